@@ -9,6 +9,7 @@ _LENS = "the page *Prompt* shows the lens of every layer, and `workbench ask rea
 _ENDPOINT = "the environment names the endpoint of `workbench explain`, see its --help"
 _WRITES = "a direction is chosen by log-probabilities, and its page shows what it writes"
 _SCRIPT = "it is a field of the settings in Python"
+_STORY = "`workbench why` says which word tells which word what; a graph keeps its nodes and their names"
 
 DEPARTED: dict[str, dict[str, str]] = {
     "verb": {
@@ -29,12 +30,15 @@ DEPARTED: dict[str, dict[str, str]] = {
         "verify --clean": "a workspace is a folder, which needs no cleaning",
         "saes --probing": "`workbench evaluate SAE --probing` probes one dictionary",
         "--tracker": "log.jsonl of the dictionary has the same lines",
+        "show --groups": _STORY,
+        **dict.fromkeys(("show --device", "show --dtype"), "a graph is printed without the model"),
         "search --vector": "`workbench search 'like NAME:NUMBER'` finds features like one",
     },
     "value": {"relp": "eap-ig orders edges better", "matching_pursuit": "topk and batchtopk are the nearest kinds"},
     "act": {
         "patchscope": _LENS,
         "swap-pair": _SWAP,
+        **dict.fromkeys(("group-latents", "group_latents"), _STORY),
         **dict.fromkeys(("answer-chats", "check-chat"), "`workbench ask say` answers one message with and without"),
     },
     "folder": {

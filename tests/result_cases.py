@@ -349,13 +349,6 @@ def groups():
     return judge_groups(graph(), made, lambda nodes: rng.standard_normal((len(nodes), 4)), n_random=19)
 
 
-def story():
-    from interp.tracing.story import NodeWords, tell
-
-    words = {i: NodeWords(("word",)) for i, node in enumerate(graph().nodes) if node.kind == "feature"}
-    return tell(graph(), words)
-
-
 def variants():
     from interp.tracing.trace import trace_variants
 
@@ -415,7 +408,6 @@ DICTIONARIES = {
     "head loadings of a graph": Case(loadings, "head loading"),
     "reasons of a head": Case(reasons, "query_node key_node relative"),
     "groups of a graph, judged": Case(groups, "name latents agreement random random_high p"),
-    "story of a graph": Case(story, "box kind share effect nodes to"),
     "template of graphs": Case(variants, "source target mean low high same_sign n"),
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),

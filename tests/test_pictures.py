@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from interp.tracing.graph import AttributionGraph
+from interp.workspace import Workspace
 from tools.pictures import IMAGES, MANIFEST, PICTURES, THEMES, differences
 from workbench.demo import DATA
 
@@ -46,14 +48,9 @@ def plain(text: str) -> str:
     return re.sub(r"[\s*]+", "", text)
 
 
-def test_the_first_picture_of_the_readme_tells_the_story_that_the_graph_tells_today(today):
-    assert "images/graph.webp" in (ROOT / "README.md").read_text(encoding="utf-8")
-    story, seen = today("/graph-data/capital-of-France/graph.json")["story"], words_of("graph")
-    assert plain(story["sentence"]) in seen
-    assert len(story["boxes"]) > 5
-    for box in story["boxes"]:
-        assert all(plain(word) in seen for word in (box["name"], *box["says"][:2])), box["name"]
-        assert f"{box['share']:.0%}" in seen or box["share"] == 1, "of the answer its probability is shown"
+def test_the_picture_of_a_graph_has_the_check_of_today(today):
+    effects = Workspace(DATA).open(AttributionGraph, "capital-of-France").effects
+    assert plain(f"({effects.spearman.estimate:.2f}; by chance up to {effects.chance:.2f})") in words_of("graph")
 
 
 def test_pictures_of_a_feature_have_the_label_and_the_score_of_today(today):

@@ -125,7 +125,7 @@ CASES = {
             config=interp.EvaluationConfig(n_random=3, n_minimality=2, n_knockouts=2, untrained=False)),
         "full empty faithfulness ..."),
     "returning latents": Case(
-        lambda: Returning(("feature:0:1:3",), (), *map(np.ones, ((1, 2), (1, 1), (0, 2), (0, 1)))),
+        lambda: Returning(("feature:0:1:3",), np.ones((1, 2)), np.ones((1, 1))),
         "latent same other"),
     "logit lens": Case(
         lambda: interp.logit_lens(model(), task().clean[:1]),

@@ -76,7 +76,10 @@ PICTURES = (
     Picture(name="overview", address="/", height=720),
     Picture(name="feature", address="/feature/demo/4398", height=900),
     Picture(
-        name="graph", address="/graph/capital-of-France", height=860, ready="#graph-view[data-ready] .wb-story-box"
+        name="graph",
+        address="/graph/capital-of-France",
+        height=860,
+        ready="#graph-view[data-ready] .wb-graph-area[data-edges]",
     ),
     Picture(name="circuit", address="/circuit/induction-smollm2-135m", height=860),
     Picture(name="heads", address="/heads/smollm2-135m", height=840),

@@ -26,12 +26,12 @@ def markup(component: Component, scheme: str) -> str:
     return f'<style>{_rules(frozenset(classes), scheme)}</style><div class="wb-shown wb-{scheme}">{body}</div>'
 
 
-def page_file(title: str, body: Component, *, head: str = "", scripts: str = "", allow: str = "") -> str:
+def page_file(title: str, body: Component, *, head: str = "") -> str:
     """Return a page as one file that opens without a server, in the reader's own scheme.
 
-    Its policy allows no request, and only the scripts of `allow`, a list of sources. `head` and `scripts` are HTML.
+    Its policy allows no request and no script. `head` is HTML.
     """
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; {allow} base-uri 'none'; form-action 'none'"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     style = (
         f"body {{ margin: 0; background: {LIGHT.surface} }} main {{ max-width: 1080px; margin: 0 auto }} "
         f"@media (prefers-color-scheme: dark) {{ body {{ background: {DARK.surface} }} }}"
@@ -41,7 +41,7 @@ def page_file(title: str, body: Component, *, head: str = "", scripts: str = "",
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
         f"<title>{escaped(visible(title, 200))}</title><style>{style}</style>{head}</head>\n"
-        f"<body>{markup(body, 'both')}{scripts}</body></html>\n"
+        f"<body>{markup(body, 'both')}</body></html>\n"
     )
 
 

@@ -1,6 +1,6 @@
 """Scripts of assets/ in a page that needs no server: an import map whose addresses hold the modules themselves.
 
-imports = import_map([ASSETS / "dom.mjs", ASSETS / "graph" / "story.mjs"])     # of page/dom and page/story
+imports = import_map([ASSETS / "dom.mjs", ASSETS / "http.mjs"])     # of page/dom and page/http
 """
 
 import base64

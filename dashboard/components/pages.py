@@ -414,8 +414,8 @@ def graph_href(name: str, **query: object) -> str:
     return f"/graph/{quote(name)}" + _query(query)
 
 
-def trace_href(prompt: str = "", **options: object) -> str:
-    """Address of the form that traces a prompt, filled with options of the verb."""
+def trace_href(prompt: str | None = None, **options: object) -> str:
+    """Address that traces a prompt with options of the verb, and opens its graph; without one, the page of graphs."""
     return "/graph" + _query({"trace": prompt, **options})
 
 

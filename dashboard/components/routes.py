@@ -10,7 +10,6 @@ from dashboard.components.frame import attrs
 from dashboard.components.pages import head_href
 from interp.circuits.heads_in_text import HeadsInText
 from interp.workspace import Workspace
-from saes.acts import catalogue
 
 
 def routes_view(workspace: Workspace, key: str = "", **more: Any) -> html.Div:
@@ -19,7 +18,7 @@ def routes_view(workspace: Workspace, key: str = "", **more: Any) -> html.Div:
     It brings the address of the pages of heads of every model whose heads were scored over a text.
     """
     heads = {scores.settings.model: head_href(scores.name, "") for scores in workspace.values(HeadsInText)}
-    given = {"data-heads": json.dumps(heads), "data-asks": "why" if "why" in catalogue() else ""}
+    given = {"data-heads": json.dumps(heads)}
     if key:
         given["data-routes-source"] = f"/api/artefact?key={quote(key)}"
     waiting = html.P("Reading the routes…", className="wb-none") if key else None

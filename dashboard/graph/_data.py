@@ -12,12 +12,9 @@ from dashboard.components.pages import feature_href
 from dashboard.data import features
 from dashboard.data.meaning import said_words
 from dashboard.graph._labels import feature_tables, known_labels, neurons_of
-from dashboard.graph.story import story_of
 from dashboard.sources import open_artefact
-from interp.artifacts import as_json
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError
-from interp.notes import Notes
 from interp.tracing.background import direction
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
@@ -31,8 +28,6 @@ MAX_EXAMPLES = 5
 """Examples of a latent in the side panel."""
 SAID = 5
 """Tokens that a latent makes the model say, in the side panel."""
-MAX_GROUPED = 200
-"""Most latents among which groups are searched for; each is ablated in the model."""
 OPENING = 60
 """Latents and errors that a graph shows when it is opened; the slider shows more."""
 DIGITS = 5
@@ -73,7 +68,6 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
     }
     errors = [number for number, node in enumerate(nodes) if node.kind == "error"]  # all neurons that are no nodes
     return {
-        "story": as_json(story_of(workspace, graph, known)),
         "unit": "neuron" if graph.dictionary == "neurons" else "latent",
         "n_layers": graph.n_layers,
         "background": [] if neurons is None else [*known.background, *errors],
@@ -89,21 +83,6 @@ def content(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
             "weight": _rounded(edges.weight),
         },
     }
-
-
-@lru_cache(maxsize=4)
-def told(workspace: Workspace, name: str, stamp: str) -> dict[str, Any]:
-    """Return the story of a graph alone; it is told again once `stamp` (`data.workspace.stamp`) changes."""
-    graph = choose(workspace, name)
-    return {"story": as_json(story_of(workspace, graph))} | answer_of(graph)
-
-
-def answer_of(graph: AttributionGraph) -> dict[str, str]:
-    """Return the answer that the story is of and its probability as texts; empty without one."""
-    if not graph.targets:
-        return {"answer": "", "chance": ""}
-    chance = graph.probabilities[0]
-    return {"answer": graph.targets[0].sides[0].strip(), "chance": "" if chance is None else f"{100 * chance:.1f} %"}
 
 
 def candidates(graph: AttributionGraph) -> list[dict[str, Any]]:
@@ -197,24 +176,6 @@ def part(graph: AttributionGraph, shown: ShownPart) -> dict[str, list[int] | lis
         "edges": np.flatnonzero(part.edges).tolist(),
         "effects": None if effects is None else _rounded(effects),
     }
-
-
-def marks(notes: Notes, graph: AttributionGraph) -> dict[str, Any]:
-    """Return the marks of the visitor; before there are any, the boxes that held when the graph was traced."""
-    edits = notes.graph_edits(graph.key)
-    if edits or not graph.groups:
-        return edits
-    held = [group for group in graph.groups if group.holds]
-    return {"groups": [[group.name.strip()[:80] or "group", list(group.nodes)] for group in held]}
-
-
-def labels_of(workspace: Workspace, graph: AttributionGraph, nodes: Sequence[str]) -> dict[str, str]:
-    """Return the labels of the latents among some nodes by their id. Raises `ConfigError` for an unknown node."""
-    if unknown := [node for node in nodes if node not in graph.number]:
-        raise ConfigError(f"`nodes` should be node ids of the graph, got {unknown[0][:80]!r}")
-    labels = known_labels(workspace, graph).texts
-    latents = [graph.number[node] for node in nodes if graph.node(node).kind == "feature"]
-    return {graph.nodes[i].id: labels.get(i) or "" for i in latents}
 
 
 def exported(workspace: Workspace, graph: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""Labels of the nodes of a graph that a workspace has, words of latents, and their influence over other prompts."""
+"""Labels of the nodes of a graph that a workspace has, and the nodes that lead every prompt."""
 
 from dataclasses import dataclass
 
 from dashboard.data import features
 from interp.errors import WorkbenchError
-from interp.tracing.background import LIMIT, usual_parts
+from interp.tracing.background import background_nodes
 from interp.tracing.graph import AttributionGraph
-from interp.tracing.story import NodeWords, words_of
 from interp.workspace import Workspace
 from saes.features.neurons import NeuronLabels, newest_labels
 from saes.features.schema import Features
@@ -20,15 +19,8 @@ class KnownLabels:
     """of a token its text, of a target its name, of a latent its own or its table's"""
     neurons: NeuronLabels | None
     """for a graph of neurons"""
-    words: dict[int, NodeWords]
-    """of latents, by number"""
-    usual: dict[int, float]
-    """of neurons: mean influence over other prompts, as a part of that in the graph"""
-
-    @property
-    def background(self) -> list[int]:
-        """Numbers of the neurons that lead every prompt."""
-        return [number for number, part in self.usual.items() if part >= LIMIT]
+    background: list[int]
+    """numbers of the neurons that lead every prompt"""
 
 
 def known_labels(workspace: Workspace, graph: AttributionGraph) -> KnownLabels:
@@ -49,10 +41,7 @@ def known_labels(workspace: Workspace, graph: AttributionGraph) -> KnownLabels:
     for layer in wanted.keys() & tables.keys():
         known = _table_labels(workspace, tables[layer], sorted({graph.nodes[i].index for i in wanted[layer]}))
         texts |= {i: known.get(graph.nodes[i].index) or "" for i in wanted[layer]}
-    usual = {} if neurons is None else usual_parts(graph, neurons.background())
-    latents = (i for i, node in enumerate(graph.nodes) if node.kind == "feature")
-    words = {i: rows[i].words if i in rows else words_of(texts[i]) for i in latents}
-    return KnownLabels(texts, neurons, words, usual)
+    return KnownLabels(texts, neurons, [] if neurons is None else background_nodes(graph, neurons.background()))
 
 
 def neurons_of(workspace: Workspace, graph: AttributionGraph) -> NeuronLabels | None:

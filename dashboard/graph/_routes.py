@@ -2,12 +2,10 @@
 
     GET  /graph-data/<name>/graph.json         all that the first picture needs: nodes and edges as columns, the edits
                                                of the visitor, and the part that an address shows (`?nodes=&pins=...`)
-    GET  /graph-data/<name>/story.json         the story of the graph alone
     POST /graph-data/<name>/part.json          another part (`_data.part`)
     GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
     POST /graph-data/<name>/edits.json         replace pins, groups and names of the visitor:
                                                `{"edits": {...}, "was": {...}}`
-    POST /graph-data/<name>/groups.json        groups of latents that act alike, of those in `{"nodes": [...]}`
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
     POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
     POST /graph-data/<name>/loadings.json      share of the influence that passes through each head
@@ -20,10 +18,10 @@ from itertools import islice
 from typing import Annotated, Any
 
 import flask
-from annotated_types import Ge, Interval, Len
+from annotated_types import Ge, Interval
 
 from dashboard.components.pages import prompt_href
-from dashboard.data.workspace import notes, stamp
+from dashboard.data.workspace import notes
 from dashboard.graph import _data
 from dashboard.requests import RequestFields, add_routes
 from dashboard.sources import current
@@ -32,7 +30,7 @@ from interp.errors import ConfigError
 from interp.notes import GraphMarks
 from interp.results import Record
 from interp.tracing.graph import AttributionGraph
-from saes.acts.graphs import ExplainHead, GroupLatents, LoadHeads, SplitEdge
+from saes.acts.graphs import ExplainHead, LoadHeads, SplitEdge
 
 Answer = dict[str, Any]
 MAX_HEADS = 12
@@ -43,15 +41,8 @@ MAX_REASONS, MAX_PAIRS = 6, 10
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
-    reads = {"graph": _graph, "story": _story, "node": _node, "export": _export}
-    asks = {
-        "part": _part,
-        "edits": _save,
-        "groups": _groups,
-        "split": _split,
-        "reasons": _reasons,
-        "loadings": _loadings,
-    }
+    reads = {"graph": _graph, "node": _node, "export": _export}
+    asks = {"part": _part, "edits": _save, "split": _split, "reasons": _reasons, "loadings": _loadings}
     add_routes(server, "/graph-data/<name>", reads, asks, _opened)
 
 
@@ -62,14 +53,9 @@ def _opened(name: str) -> AttributionGraph:
 def _graph(name: str) -> Answer:
     workspace = current().workspace
     graph = _data.choose(workspace, name)
-    content, edits = _data.content(workspace, graph), _data.marks(notes(), graph)
+    content, edits = _data.content(workspace, graph), notes().graph_edits(graph.key)
     shown = _data.opening(graph, flask.request.args, edits, content["background"])
     return content | {"edits": edits, "shown": as_json(shown), "part": _data.part(graph, shown)}
-
-
-def _story(name: str) -> Answer:
-    workspace = current().workspace
-    return _data.told(workspace, name, stamp(workspace))
 
 
 def _node(name: str) -> _data.DescribedLatent:
@@ -83,11 +69,10 @@ def _node(name: str) -> _data.DescribedLatent:
 def _export(name: str) -> Answer:
     workspace = current().workspace
     graph = _data.choose(workspace, name)
-    return _data.exported(workspace, graph, _data.marks(notes(), graph))
+    return _data.exported(workspace, graph, notes().graph_edits(graph.key))
 
 
 Number = Annotated[int, Ge(0)]
-Nodes = Annotated[tuple[str, ...], Len(1, _data.MAX_GROUPED)]
 
 
 def _part(
@@ -104,16 +89,7 @@ def _part(
 
 
 def _save(request: RequestFields, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
-    store = notes()
-    if was == _data.marks(store, graph):
-        was = store.graph_edits(graph.key)  # without any, the groups of the graph stood for them
-    return {"edits": store.save_graph_edits(graph.key, as_json(edits), was=was)}
-
-
-def _groups(request: RequestFields, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
-    labels = _data.labels_of(current().workspace, graph, nodes)
-    groups = current().live.ask(GroupLatents(graph=graph.name, labels=labels))
-    return {"groups": [[group.name, group.nodes] for group in groups.held], "headline": groups.headline()}
+    return {"edits": notes().save_graph_edits(graph.key, as_json(edits), was=was)}
 
 
 def _split(request: RequestFields, graph: AttributionGraph, *, source: str, target: str) -> Answer:

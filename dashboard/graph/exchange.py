@@ -1,7 +1,7 @@
 """Attribution graphs to and from files of other programs: the graph, the user's marks, and the latents it shows.
 
     write_export(workspace, "capital", Path("out/capital.json"), features=True)
-    write_export(workspace, "capital", Path("out/capital.html"))     # its story, for people (`_file`)
+    write_export(workspace, "capital", Path("out/capital.html"))     # its largest nodes and tests, for people (`_file`)
     take_in(workspace, Path("capital.json"), "capital-2")
 
 The layout of an export with features is that of circuit-tracer's viewer: `graph-metadata.json` lists the graphs of a
@@ -38,11 +38,11 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
         text = graph_html(workspace, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        return [f"{path}: its story, tests and hashes; opens in any browser"]
+        return [f"{path}: its largest nodes, tests and hashes; opens in any browser"]
     if path.suffix != ".json":
         raise ConfigError(f"a graph is exported as JSON or HTML; {path} should end in .json or .html")
     graph = _data.choose(workspace, name)
-    edits = _data.marks(Notes.open(workspace), graph)
+    edits = Notes.open(workspace).graph_edits(graph.key)
     graph_json = _data.exported(workspace, graph, edits)
     graph_json["metadata"]["slug"] = path.stem
     write_graph_json(graph_json, path)

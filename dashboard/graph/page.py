@@ -7,7 +7,7 @@ are stored among the notes of the workspace (`routes`).
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -20,13 +20,14 @@ from dash.exceptions import PreventUpdate
 from dashboard.components.evidence import records_table
 from dashboard.components.forms import fields_data, model_choices
 from dashboard.components.frame import Part, attrs, page, panel, verdict
-from dashboard.components.pages import Page, artefact_menu, graph_href, menu_choices, page_of, run_button, runs_href
+from dashboard.components.pages import Page, artefact_menu, menu_choices, page_of, run_button, runs_href, trace_href
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import _data, _file, _routes
 from dashboard.graph._checks import about, effects, scores, trust
-from dashboard.graph.story import returning_in
-from dashboard.sources import NothingYetError, PageSources, current
+from dashboard.sources import PageSources, current
+from interp.models.short_name import short_name
 from interp.tracing.graph import KIND, AttributionGraph
+from interp.tracing.returning import returning
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents
 
@@ -38,18 +39,16 @@ EXAMPLE = "The capital of France is"
 
 
 def layout(context: PageSources, name: str | None = None, trace: str | None = None, **address: str) -> html.Div:
-    """`/graph/<name>?view=story&target=&box=&at=<node>&nodes=&edges=&pins=<nodes>&collapse=1` (assets/graph/).
+    """`/graph/<name>?view=list&target=&at=<node>&nodes=&edges=&pins=<nodes>&collapse=1` (assets/graph/).
 
-    The view is `story`, `graph` or `list`; `box` is a box of the story whose nodes are shown. With `trace`,
-    a prompt, and options of the verb the form that traces another one is open.
+    `/graph?trace=` with a prompt, and options of the verb, traces it at once, and then opens its graph.
     """
-    preset = {"prompt": trace, **{name: address[name] for name in FIELDS if address.get(name)}}
-    try:
-        graph = _data.choose(context.workspace, name)
-    except NothingYetError:
-        if trace and (parts := trace_form(context, preset, opened=True)):
-            return page("Graph", *parts)
-        raise
+    if trace and trace.strip() and not name:
+        values = {"prompt": trace, **{field: address[field] for field in FIELDS if address.get(field)}}
+        name = _traced_before(context.workspace, options := asked(context.workspace, values))
+        if name is None:
+            return _tracing(context, options)
+    graph = _data.choose(context.workspace, name)
     choices = menu_choices(context.workspace, (KIND,))
     source = {
         "data-graph-source": f"/graph-data/{quote(graph.name)}",
@@ -59,13 +58,33 @@ def layout(context: PageSources, name: str | None = None, trace: str | None = No
     source |= fields_data(change_latents=(ChangeLatents, ("factors", "mode")))
     return page(
         "Graph",
-        *trace_form(context, _again(graph) | (preset if trace else {}), opened=bool(trace)),
-        header(graph, None if trace else address.get("target"), returning_in(context.workspace, graph).lines()),
+        *trace_form(context, _again(graph)),
+        header(graph, address.get("target"), returning(graph, context.workspace.values(AttributionGraph)).headline()),
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
         *over_words(graph),
         legend(),
         controls=[artefact_menu("Graph", choices, page_of(graph.href), width=220, key=graph.key)],
     )
+
+
+def _traced_before(workspace: Workspace, options: Mapping[str, Any]) -> str | None:
+    """Return the newest graph of the same question, traced or begun; None without one."""
+    wanted = short_name(str(options["model"])), options["prompt"], options.get("set") or "neurons"
+    wanted += options.get("target"), options.get("contrast")
+    for graph in () if options.get("chat") else workspace.values(AttributionGraph):
+        of = graph.settings
+        if (short_name(of.model), graph.prompt.strip(), of.dictionary, of.target, of.contrast) == wanted:
+            return graph.name
+    return None
+
+
+def _tracing(context: PageSources, options: dict[str, Any]) -> html.Div:
+    """Return the page that traces a prompt: the prompt, and the progress of its run, which is queued."""
+    if context.runs is not None and not context.runs.problem:
+        context.runs.add("trace", options)
+    prompt = html.Span(visible(options["prompt"], 400), className="wb-tokens wb-graph-prompt", dir="auto")
+    run = run_button("trace", options, id="trace-now", text="Trace again", opens=True)
+    return page("Graph", panel("Tracing", html.P(prompt), run, more="The first picture opens before it is tested."))
 
 
 def _again(graph: AttributionGraph) -> dict[str, str | None]:
@@ -80,7 +99,7 @@ def _typed(graph: AttributionGraph) -> tuple[str, ...]:
     return graph.token_texts[1:] if graph.settings.trace is not None else graph.token_texts
 
 
-def header(graph: AttributionGraph, target: str | None = None, returns: Sequence[str] = ()) -> html.Section:
+def header(graph: AttributionGraph, target: str | None = None, returns: str = "") -> html.Section:
     """Return a line with the prompt and the answers, and folded under it every score with its baselines.
 
     `target` is the number of the only one of several answers that is explained; `returns` says how often its latents
@@ -99,7 +118,7 @@ def header(graph: AttributionGraph, target: str | None = None, returns: Sequence
         "Target": [html.P(about(graph), className="wb-note")],
         "Scores": [*scores(graph)],
         "Against the free model": [*effects(graph)],
-        "Other wordings": [html.P(f"{visible(line, 400)}.", className="wb-note", dir="auto") for line in returns],
+        "Other wordings": [html.P(f"{returns}.", className="wb-note")] if returns else [],
     }
     shown = [html.Div([html.H3(title), *cell], className="wb-graph-cell") for title, cell in cells.items()]
     judged = verdict(f"{trust(graph)}.", html.Div(shown, className="wb-graph-trust"))
@@ -139,19 +158,19 @@ def answers(graph: AttributionGraph, target: str | None) -> list[Part]:
 
 
 def other_answers(graph: AttributionGraph) -> list[html.P]:
-    """Return links to the form that traces other likely words, filled in; nothing where none is known."""
+    """Return links that trace other likely words; nothing where none is known."""
     answers = [row for row in _data.candidates(graph) if row["node"] is None and _typed_again(row["text"])]
     shown: list[Part] = ["Or explain "]
     for answer in answers[:SHOWN_ANSWERS]:
         word, against = answer["text"].strip(), graph.targets[0].sides[0].strip()
-        form = graph_href(graph.name, trace="".join(_typed(graph)).strip(), target=word, contrast=against)
+        traced = trace_href(**(_again(graph) | {"target": word, "contrast": against}))
         text = f"{visible(word, 30)} {100 * answer['probability']:.0f} %"
-        shown.append(dcc.Link(text, href=form, title="Trace why it could be this word", className="wb-chip"))
+        shown.append(dcc.Link(text, href=traced, title="Trace why it could be this word", className="wb-chip"))
     return [html.P(shown, className="wb-quiet wb-graph-others")] if answers else []
 
 
 def _typed_again(token: str) -> bool:
-    """Return whether the form's field for a word leads to the same token (`asked`)."""
+    """Return whether a word leads to the same token (`asked`)."""
     return token.strip() != "" and (token[0] == " " or not token[0].isalnum())
 
 
@@ -205,7 +224,7 @@ ASK = {"type": "run-ask", "of": "trace"}
 FIELDS: tuple[str, ...] = ("prompt", "target", "size", "contrast", "model", "set", "chat")
 
 
-def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened: bool) -> list[html.Details]:
+def trace_form(context: PageSources, preset: Mapping[str, str | None]) -> list[html.Details]:
     """Return the folded form, filled with options of the verb; nothing where the server runs no analyses."""
     if context.runs is None or "trace" not in context.runs.catalogue.forms:
         return []
@@ -255,7 +274,7 @@ def trace_form(context: PageSources, preset: Mapping[str, str | None], *, opened
         more,
         run_button("trace", asked(context.workspace, values), id="trace", text="Trace", opens=True),
     ]
-    return [html.Details(parts, className="wb-panel wb-graph-new", open=opened)]
+    return [html.Details(parts, className="wb-panel wb-graph-new")]
 
 
 def _all(values: Mapping[str, str | bool | None]) -> str:

@@ -192,7 +192,7 @@ def _trace_here(run: dict[str, Any] | None, asked: dict[str, str] | None) -> str
 
 
 def _trace(workspace: Workspace, run: dict[str, Any] | None, asked: Mapping[str, str]) -> str:
-    """Return the address of the form that traces the prompt, by the newest set of transcoders of its model.
+    """Return the address that traces the prompt, by the newest set of transcoders of its model.
 
     The answer and the contrast that were asked for are its target and its contrast.
     """
@@ -207,7 +207,7 @@ def _trace(workspace: Workspace, run: dict[str, Any] | None, asked: Mapping[str,
 def _views(answer: str, contrast: str, trace: str) -> list[Part]:
     """Return empty panels, which the browser and the callbacks fill once a prompt was read.
 
-    `trace` is the address of the form that traces the prompt.
+    `trace` is the address that traces the prompt.
     """
     return [
         panel(

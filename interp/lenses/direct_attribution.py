@@ -18,6 +18,7 @@ named as in circuits, except that the learned position embedding is separate: `e
 `norm_bias` and `unembed_bias`.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -214,6 +215,20 @@ def token_ids(model: HookedModel, answer: Answer, n_prompts: int) -> Int64[Tenso
     if int(ids.min()) < 0 or int(ids.max()) >= model.cfg.d_vocab:
         raise PromptError(f"answers are token ids below {model.cfg.d_vocab}, got {int(ids.min())} to {int(ids.max())}")
     return ids.expand(n_prompts)
+
+
+def single_token(model: HookedModel, text: str, logits: Tensor) -> int:
+    """Return the id of a word as it is typed or with a leading space, as in a sentence: the likelier by `logits`.
+
+    Raises `PromptError` where both are several tokens.
+    """
+    ids: list[int] = []
+    for form in (text,) if text.startswith(" ") else (text, f" {text}"):
+        with contextlib.suppress(PromptError):
+            ids.append(int(token_ids(model, form, 1)[0]))
+    if not ids:
+        raise PromptError(f"{text!r} is several tokens, with and without a leading space; choose a word that is one")
+    return max(ids, key=lambda token: float(logits[token]))
 
 
 def _positions(position: int | Tensor, tokens: Tensor) -> Tensor:

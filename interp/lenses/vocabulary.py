@@ -9,7 +9,6 @@ token t by `w_t . (J v)`. Torch is needed to compute it, not to read it.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -50,24 +49,6 @@ class Vocabulary:
     def logits(self, carried: np.ndarray, tokens: np.ndarray | list[int]) -> np.ndarray:
         """Return the logits that directions `[n, d]` add to some tokens, less the mean over all, `[n, tokens]`."""
         return carried @ self.directions[np.asarray(tokens, np.int64)].astype(np.float32).T
-
-    def word_vectors(self, words: Sequence[str]) -> np.ndarray:
-        """Return a vector for each word, `[words, d_model]`; zeros for one that is not spelled by whole tokens.
-
-        The mean direction of its spellings, or of those of its parts, in the metric in which the vocabulary is spread
-        alike in all dimensions: cosines of random words are about 0 there, of 1 % above 0.11 on two models.
-        """
-        rows = np.zeros((len(words), self.directions.shape[1]), np.float32)
-        for row, word in zip(rows, words, strict=True):
-            if tokens := [token for part in word.split() for token in self.spelled(part)]:
-                row[:] = self.directions[tokens].astype(np.float32).mean(0)
-        return rows @ self._whitening
-
-    @cached_property
-    def _whitening(self) -> np.ndarray:
-        ridge = 1e-3 * np.trace(self.spread) / len(self.spread)
-        root = np.linalg.cholesky(self.spread + ridge * np.eye(len(self.spread), dtype=self.spread.dtype))
-        return np.linalg.inv(root).T
 
     def strongest(self, carried: np.ndarray, k: int) -> np.ndarray:
         """Return the `k` tokens that each direction `[n, d]` raises most, the strongest first, `[n, k]`."""

@@ -4,7 +4,9 @@
 - `words`     words of a prompt, from its tokens
 - `cut`       effects of cutting edges between words
 - `when`      the layers and the heads of a route
-- `carried`   words that a destination loses without a route, and words that MLPs add (stations)
+- `carried`   words that a destination loses without a route
 - `swap`      one route with the values of another prompt
+- `stations`  words that MLPs add at a word
 - `enough`    a small set of routes that keeps the answer
+- `find`      all of it on one prompt, step by step
 """

@@ -35,8 +35,8 @@ from interp.routes.words import word_spans
 
 TOP = 5
 """Likeliest next tokens that are kept of a pass."""
-ROWS = 24
-"""Rows of a pass at most: rows of near destinations share the positions before the first of them."""
+PASS_COST = 64
+"""Tokens that cost about as much as a pass of its own: reading the weights of a small model."""
 Done = Callable[[int], None]
 """Called with the number of tokens of each pass; it may raise, when the answer is no longer wanted."""
 
@@ -72,8 +72,8 @@ class CleanRun:
     """text of each word"""
     values: dict[str, Tensor]
     """by hook point: residuals, MLP outputs, patterns and values of attention"""
-    past: Any
-    """keys and values of all positions; None for a model that keeps none"""
+    past: dict[int, Any]
+    """keys and values of the positions before each position that passes have begun at; None in a model without"""
     log_probs: Float[Tensor, " d_vocab"]
     answer: int
     """token whose probability is followed"""
@@ -93,6 +93,12 @@ class CleanRun:
     def resid(self, layer: int) -> Float[Tensor, "1 pos d"]:
         """Return the residual before a layer; before `n_layers` that after the last."""
         return self.values["blocks.0.hook_resid_pre" if layer == 0 else f"blocks.{layer - 1}.hook_resid_post"]
+
+    def past_before(self, position: int) -> Any:
+        """Return the keys and values of the positions before one, computed when first asked for; not to be changed."""
+        if position not in self.past:
+            self.past[position] = past_of(self.model, self.resid(0)[:, :position], 0)
+        return self.past[position]
 
 
 def clean_run(
@@ -118,10 +124,9 @@ def clean_run(
     logits = run_from(model, tokens, [*hooks, read_hook(torch.tensor([[tokens.shape[1] - 1]]))])
     assert logits is not None
     log_probs = logits[0, 0].float().log_softmax(-1)
-    past = past_of(model, values["blocks.0.hook_resid_pre"], 0)
     chosen = int(log_probs.argmax()) if answer is None else answer
     return CleanRun(
-        model, tokens, tuple(run for run, _ in spans), tuple(text for _, text in spans), values, past, log_probs, chosen
+        model, tokens, tuple(run for run, _ in spans), tuple(text for _, text in spans), values, {}, log_probs, chosen
     )
 
 
@@ -150,21 +155,34 @@ def run_cuts(run: CleanRun, cuts: Sequence[Cut], hooks: Sequence[tuple[str, Hook
     `hooks` see positions from `first_position(run, cuts)` on.
     """
     first, layer = first_position(run, cuts), min(cut.first for cut in cuts)
-    value = run.resid(layer)[:, first:].repeat(len(cuts), 1, 1)
-    past = copy.deepcopy(run.past) if first else None
+    return run_rows(run, len(cuts), [*_cutting(run, cuts, first), *hooks], first=first, layer=layer)
+
+
+def run_rows(
+    run: CleanRun, rows: int, hooks: Sequence[tuple[str, Hook]], *, first: int = 0, layer: int = 0
+) -> Float[Tensor, "rows vocab"]:
+    """Return the log-probabilities after the last position of a number of copies of the prompt, changed by hooks.
+
+    Layers before `layer` and positions before `first`, which hooks do not see, are taken from the clean run.
+    """
+    value = run.resid(layer)[:, first:].repeat(rows, 1, 1)
+    past = copy.deepcopy(run.past_before(first)) if first else None
     if past is not None:
-        past.crop(first)
-        past.batch_repeat_interleave(len(cuts))
-    read = read_hook(torch.full((len(cuts), 1), value.shape[1] - 1))
-    logits = run_from(run.model, value, [*_cutting(run, cuts, first), *hooks, read], layer=layer, past=past)
+        past.batch_repeat_interleave(rows)
+    read = read_hook(torch.full((rows, 1), value.shape[1] - 1))
+    logits = run_from(run.model, value, [*hooks, read], layer=layer, past=past)
     assert logits is not None
     return logits[:, 0].float().log_softmax(-1)
 
 
 def first_position(run: CleanRun, cuts: Sequence[Cut]) -> int:
     """Return the first position of a pass with these cuts; 0 where nothing before them can be kept."""
-    first = min(cut.start for cut in cuts)
-    return first if run.past is not None and first >= LEAST_PAST else 0
+    return kept_before(run, min(cut.start for cut in cuts))
+
+
+def kept_before(run: CleanRun, position: int) -> int:
+    """Return the number of positions before one that a pass takes from the clean run; 0 where it keeps none."""
+    return position if position >= LEAST_PAST and run.past_before(position) is not None else 0
 
 
 def _cutting(run: CleanRun, cuts: Sequence[Cut], first: int) -> list[tuple[str, Hook]]:
@@ -200,7 +218,7 @@ def _without_weights(mask: Bool[Tensor, "rows heads q k"]) -> Hook:
     def edit(value: Tensor, hook: object) -> Tensor:
         kept = value.masked_fill(mask, 0)
         total = kept.sum(-1, keepdim=True)
-        seen = torch.ones_like(mask[:, :, :, :]).tril(value.shape[-1] - value.shape[-2]) & ~mask
+        seen = torch.ones_like(mask).tril(value.shape[-1] - value.shape[-2]) & ~mask
         uniform = seen / seen.sum(-1, keepdim=True).clamp(min=1)  # all that the destination attended to is cut
         return torch.where(total > 1e-9, kept / total.clamp(min=1e-9), uniform.to(value))
 
@@ -218,25 +236,37 @@ class CutEffect:
     after: tuple[LikelyToken, ...]
 
 
-def passes_of(run: CleanRun, cuts: Sequence[Cut]) -> list[list[int]]:
-    """Return the numbers of the cuts of each pass: those that begin at near positions and layers together."""
-    order = sorted(range(len(cuts)), key=lambda row: (cuts[row].start, cuts[row].first))
-    n = run.tokens.shape[1]
-    most = max(1, min(ROWS if n < 64 else PASS_TOKENS // n, PASS_LOGITS // run.model.cfg.d_vocab))
-    return [order[start : start + most] for start in range(0, len(order), most)]
+def passes_of(run: CleanRun, starts: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Return the numbers of the rows of each pass, by the first position and the first layer that each row changes.
+
+    Rows share a pass until the positions that they compute needlessly cost more than another pass.
+    """
+    order, n = sorted(range(len(starts)), key=lambda row: starts[row]), run.tokens.shape[1]
+    passes: list[list[int]] = []
+    wasted = 0
+    for row in order:
+        first = starts[passes[-1][0]][0] if passes else 0
+        wasted += starts[row][0] - first
+        size = (len(passes[-1]) + 1) * (n - first) if passes else 0
+        full = size > PASS_TOKENS or (len(passes[-1]) + 1) * run.model.cfg.d_vocab > PASS_LOGITS if passes else True
+        if full or wasted > PASS_COST:
+            passes.append([])
+            wasted = 0
+        passes[-1].append(row)
+    return passes
 
 
 def tokens_of(run: CleanRun, cuts: Sequence[Cut]) -> int:
     """Return the tokens that the passes of some cuts compute: their price."""
-    n = run.tokens.shape[1]
-    return sum(len(rows) * (n - first_position(run, [cuts[row] for row in rows])) for rows in passes_of(run, cuts))
+    n, passes = run.tokens.shape[1], passes_of(run, [(cut.start, cut.first) for cut in cuts])
+    return sum(len(rows) * (n - first_position(run, [cuts[row] for row in rows])) for rows in passes)
 
 
 @torch.no_grad()
 def cut_effects(run: CleanRun, cuts: Sequence[Cut], done: Done | None = None) -> list[CutEffect]:
     """Return the effect of each cut, in the order given."""
     effects: dict[int, CutEffect] = {}
-    for rows in passes_of(run, cuts):
+    for rows in passes_of(run, [(cut.start, cut.first) for cut in cuts]):
         chosen = [cuts[row] for row in rows]
         log_probs = run_cuts(run, chosen)
         for row, changed in zip(rows, log_probs, strict=True):

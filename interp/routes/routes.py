@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from interp.artifacts import Artefact, DocumentField
-from interp.nulls import Level
+from interp.models.short_name import short_name
+from interp.nulls import Level, p_from_null
 from interp.options import ModelName, PromptText
+from interp.results import ROWS, Record
 
 FLOOR = 0.25
 """Smallest effect of a route that is drawn, in nats; untrained models stay below it."""
@@ -72,13 +74,15 @@ class RouteLayers:
 
     first: int
     last: int
-    """the layers that keep nine tenths of the effect where it is cut from `first` on, and up to `last`"""
+    """window of layers with most of the effect; where none has four tenths of it, those in which half comes and goes"""
     share: float
     """effect of the cut in these layers alone, as a part of the whole effect"""
+    step: int
+    """layers between two points of the curves"""
     from_layer: tuple[float, ...]
-    """effect of the cut from each layer on, nats"""
+    """effect of the cut from layer 0, `step`, 2 `step` ... on, nats"""
     up_to: tuple[float, ...]
-    """effect of the cut up to and with each layer, nats"""
+    """effect of the cut up to the last layer before each next point, nats"""
     heads: tuple[RouteHead, ...]
     """as few as keep nine tenths of the effect, strongest first"""
 
@@ -189,7 +193,7 @@ class Swap:
     @property
     def p(self) -> float:
         """Chance of a null movement at least as large; at least 1 / (1 + draws)."""
-        return at_most(self.after.moved, self.null)
+        return float(p_from_null(self.after.moved, self.null))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,15 +215,26 @@ class EnoughRoutes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouteSettings:
-    """The question: settings that determine the routes of a prompt."""
+class RouteConfig:
+    """The question: a prompt, and what is asked about its routes."""
+
+    answer: str = ""
+    """Token that is explained, with or without its leading space. Default: the likeliest next one."""
+    swap: tuple[str, ...] = ()
+    """Words whose routes carry another word instead, each as WORD=OTHER, such as France=Italy."""
+    chat: bool = False
+    """Put the prompt into the model's chat template, as the message of a user."""
+    nulls: Level = "quick"
+    """Draws of each null: quick 5, standard 19, thorough 99."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteSettings(RouteConfig):
+    """Settings that determine the routes of a prompt."""
 
     model: ModelName
     text: PromptText
-    chat: bool = False
-    answer: str = ""
-    nulls: Level = "quick"
-    weight_hash: str = ""
+    weight_hash: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +259,88 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
     enough: Annotated[EnoughRoutes | None, DocumentField("enough.json")] = field(default_factory=lambda: None)
     lens: str = ""
     """lens that reads words: `jacobian`, `logit`; empty for none"""
+
+    @property
+    def drawn(self) -> list[Route]:
+        """Routes that are drawn at first: the strongest that are not usual."""
+        return [route for route in self.routes if not route.is_usual][:DRAWN]
+
+    @property
+    def sentence(self) -> str:
+        """The strongest routes in at most 25 words: which word tells which, in which layers, and what it carries."""
+        in_words = [route for route in self.drawn if route.carried and route.carried.words]
+        told = (in_words or self.drawn)[:2]
+        return "; ".join(self._told(route) for route in told) + "." if told else self._without_routes()
+
+    def _without_routes(self) -> str:
+        if any(abs(word.total) >= FLOOR for word in self.words):
+            return f"No single route speaks for {quoted(self.answer)}: several words tell it, and none is needed alone."
+        return f"No route is needed for {quoted(self.answer)}: the last word alone leads to it."
+
+    def _told(self, route: Route) -> str:
+        source, destination = self.words[route.source].text, self.words[route.destination].text
+        layers = "" if route.layers is None else f" in layers {route.layers.first} to {route.layers.last}"
+        words = ", ".join(route.carried.words[:2]) if route.carried else ""
+        against = "" if route.effect > 0 else ", against the answer"
+        return f"{quoted(source)} tells {quoted(destination)}{layers}{against}" + (f": {words}" if words else "")
+
+    def headline(self) -> str:
+        """Return why the model says the answer, in one sentence."""
+        model = short_name(self.settings.model)
+        return f"{model} says {quoted(self.answer)} ({self.probability:.0%}): {self.sentence}"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per route: source, destination, effect, layers, the words that it carries."""
+        return [
+            {
+                "from": self.words[route.source].text, "to": self.words[route.destination].text,
+                "effect": route.effect, "usual": route.usual,
+                "layers": None if route.layers is None else f"{route.layers.first}-{route.layers.last}",
+                "carries": ", ".join(route.carried.words) if route.carried else "",
+                "strength": route.carried.strength if route.carried else None,
+                "null": route.carried.null if route.carried else None,
+            }
+            for route in self.routes
+        ]  # fmt: skip
+
+    def shown(self) -> list[Record]:
+        """Return the strongest routes."""
+        return self.to_records()[:ROWS]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the answer with its probability, and the numbers of edges and routes."""
+        usual = sum(route.is_usual for route in self.routes)
+        return [
+            ("answer", f"{quoted(self.answer)} {self.probability:.0%}"),
+            ("edges cut", f"{self.measured:,} of {self.n_edges:,}"),
+            (f"routes above {FLOOR} nats", str(len(self.routes) - usual)),
+            ("usual on any prompt", str(usual)),
+        ]
+
+    def details(self) -> list[str]:
+        """Return one line per route that is drawn, per swap, and for the set that is enough."""
+        lines = [f"  {self._told(route)} ({route.effect:+.2f} nats)" for route in self.drawn]
+        lines += [self._swap_line(swap) for swap in self.swaps]
+        if self.enough is not None:
+            lines.append(self._enough_line(self.enough))
+        return lines
+
+    def _swap_line(self, swap: Swap) -> str:
+        null = f"unrelated values at most {max(swap.null):+.2f}" if swap.null else "no null"
+        return (
+            f"  {quoted(swap.instead)} instead of {quoted(swap.word)} to {quoted(self.words[swap.destination].text)}: "
+            f"{quoted(swap.counterpart)} {swap.before.counterpart:.3f} -> {swap.after.counterpart:.3f} "
+            f"({swap.after.moved:+.2f} nats; {null}; all its edges {swap.whole:+.2f})"
+        )
+
+    def _enough_line(self, enough: EnoughRoutes) -> str:
+        null = f"; random sets {min(enough.null):.2f} at least" if enough.null else ""
+        return (
+            f"  enough: {len(enough.routes)} of {enough.n_edges} edges keep the answer at {enough.probability:.0%} "
+            f"(KL {enough.kl:.2f} nats; with no route {enough.kl_none:.2f}{null})"
+        )
+
+
+def quoted(text: str) -> str:
+    """Return a word as a sentence names it."""
+    return f"“{text.strip()}”"

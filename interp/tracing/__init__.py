@@ -7,7 +7,6 @@
 - `graph`          a graph as a value and as files, and its settings
 - `part`           the part of a graph at other thresholds, or for one target
 - `_function_words` words without a meaning of their own
-- `story`          a graph as at most twelve boxes from the prompt's words through concepts to the answer
 - `_targets`       what a graph explains; by default the likeliest content word against the next
 - `prompts`        prompts whose answers are known, and those that a model answers
 - `trace`          from a prompt to a graph; one template with several words
@@ -18,7 +17,7 @@
 - `background`     latents that lead every prompt alike
 - `_sufficiency`   what the pruned graph holds of the answer, in the mean and in the worst case
 - `returning`      latents that return in graphs of paraphrases
-- `supernodes`     groups of nodes, found and judged, and a user's marks
+- `supernodes`     groups of nodes, judged, and a user's marks
 - `interchange`    the JSON of Neuronpedia and circuit-tracer, written and read
 - `graph_json`     the parts of that JSON, checked
 """

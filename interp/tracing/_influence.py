@@ -11,7 +11,6 @@ divided by its sum, and `p` the weights of the targets (probabilities of logits;
 The definitions are those of circuit-tracer 0.5, so that the numbers of both tools agree.
 """
 
-from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -65,8 +64,8 @@ def influence(shares: Float[np.ndarray, "n n"], weights: Float[np.ndarray, " n"]
 class Walks:
     """Random walks backward along a list of links, each link chosen by its part of what enters its target.
 
-    The probability that a walk from the target of a graph visits a node is the node's influence; that it visits any
-    node of a group, the share of the influence that the group carries. Every link leads to a higher `layer`.
+    The probability that a walk from the target of a graph visits a node is the node's influence. Every link leads to a
+    higher `layer`.
     """
 
     def __init__(
@@ -79,26 +78,13 @@ class Walks:
         self.source, self.target, self.n = source, target, len(layer)
         size, into = np.abs(weight.astype(np.float64)), layer[target]
         self.part = size / np.maximum(np.bincount(target, size, self.n)[target], 1e-10)
-        self.sign = np.sign(weight)
         self._steps = [np.flatnonzero(into == at) for at in np.unique(into)[::-1]]  # what lies above is complete
 
-    def visits(
-        self,
-        starts: Float[np.ndarray, " n"],
-        ends: Collection[int] = (),
-        signs: Float[np.ndarray, " n"] | None = None,
-    ) -> Float[np.ndarray, " n"]:
-        """Return the probability that walks visit each node, where they end at the first of `ends`.
-
-        `starts` are the probabilities with which they begin at each node. With `signs`, one for each node, a walk
-        counts with the product of the signs of its links and of their targets.
-        """
-        probability, ended = starts.astype(np.float64), np.zeros(self.n, bool)
-        ended[list(ends)] = True
-        part = self.part if signs is None else self.part * self.sign * signs[self.target]
-        part = np.where(ended[self.target], 0.0, part)
+    def visits(self, starts: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return the probability that walks visit each node; they begin at each with the probability in `starts`."""
+        probability = starts.astype(np.float64)
         for rows in self._steps:
-            probability += np.bincount(self.source[rows], part[rows] * probability[self.target[rows]], self.n)
+            probability += np.bincount(self.source[rows], self.part[rows] * probability[self.target[rows]], self.n)
         return probability
 
 

@@ -72,16 +72,11 @@ def measure_background(
     return mean_influences(graphs())
 
 
-def usual_parts(graph: AttributionGraph, usual: dict[Latent, float]) -> dict[int, float]:
-    """Return the mean influence over other prompts as a part of that in a graph, of its latents by number."""
-    totals = influences(graph)
-    parts = {latent: usual.get(latent, 0.0) / max(influence, 1e-30) for latent, influence in totals.items()}
-    return {n: parts[direction(node)] for n, node in enumerate(graph.nodes) if node.kind == "feature"}
-
-
 def background_nodes(graph: AttributionGraph, usual: dict[Latent, float]) -> list[int]:
     """Return the numbers of the nodes of a graph that are background.
 
     `usual` is the mean influence of each latent on other prompts.
     """
-    return [n for n, part in usual_parts(graph, usual).items() if part >= LIMIT]
+    totals = influences(graph)
+    common = {latent for latent, influence in totals.items() if usual.get(latent, 0.0) >= LIMIT * max(influence, 1e-30)}
+    return [n for n, node in enumerate(graph.nodes) if node.kind == "feature" and direction(node) in common]

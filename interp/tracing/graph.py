@@ -23,7 +23,6 @@ from interp.artifacts import Artefact, DocumentField, Dots, Finding, Table
 from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.models.short_name import short_name
-from interp.nulls import ALPHA
 from interp.options import Derived, Seed
 from interp.results import Record
 from interp.statistics import Interval
@@ -167,26 +166,6 @@ class Supernode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedGroup:
-    """Latents that a story shows as one, and whether they act alike."""
-
-    name: str
-    nodes: tuple[str, ...]
-    """ids"""
-    agreement: float
-    """Mean cosine of two members' measured effects."""
-    chance: float
-    """The same, mean of random groups of the same layers."""
-    p: float
-    """Of the agreement, adjusted for the number of groups."""
-
-    @property
-    def holds(self) -> bool:
-        """True where members agree more than 95 % of random groups."""
-        return self.p <= ALPHA
-
-
-@dataclass(frozen=True, kw_only=True)
 class GraphEdge:
     """One edge as a row; `GraphEdges` explains the columns."""
 
@@ -321,8 +300,6 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     edge_table: Table[GraphEdge]
     flows: Table[Flow] | None
     """Flows between groups of nodes; None without a template."""
-    groups: Annotated[tuple[JudgedGroup, ...] | None, DocumentField("boxes.json")]
-    """Boxes of the graph's story, judged (`supernodes.with_groups`); None where they were not."""
     sufficiency: Annotated[Sufficiency | None, DocumentField("sufficiency.json")]
     """What the pruned graph holds of the answer; None where it was not measured."""
 
@@ -491,17 +468,11 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         return lines
 
     def details(self) -> list[str]:
-        """Return size and scores, and the most influential latents, with the strongest edge of each."""
+        """Return size and scores."""
         lines = [*self._size_sentences(), *self._score_sentences()]
         if self.run is not None:
             lines.append(f"{self.run.rows} of {self.run.active} active latents have their edges")
-        lines += self.sufficiency.lines() if self.sufficiency is not None else ()
-        for row in [row for row in self.to_records() if row["kind"] == "feature" and row["kept"]][:8]:
-            first = next(iter(self.edges_from(row["node"])), None)
-            leads = f" -> {first['node']} {first['weight']:+.3g}" if first else ""
-            token = self.token_texts[row["position"]]
-            lines.append(f"{row['node']} at {token!r} {row['label']}: influence {row['influence']:.3f}{leads}")
-        return lines
+        return [*lines, *(self.sufficiency.lines() if self.sufficiency is not None else ())]
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of nodes that are kept, and the replacement score next to its floor."""

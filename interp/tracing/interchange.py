@@ -315,7 +315,6 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         node_table=node_table(nodes),
         edge_table=edge_table(edges),
         flows=None,
-        groups=None,
         sufficiency=None,
     )
     return graph, read_edits(file.qParams or Parameters(), marks, nodes, ids)

@@ -1,9 +1,8 @@
 """Supernodes: latents of a graph that do one thing together, judged against the model, and a user's marks.
 
-    measured = partial(effect_profiles, system)     # interp.tracing.effects
-    judged = judge_groups(graph, groups, measured)  # against random groups
-    judged = alike_groups(graph, chosen, measured)  # found by measured effects
-    graph = with_groups(graph, story, measured)     # the boxes of a story, judged and stored with the graph
+    graph, marks = import_graph(read_graph_json(path))               # interp.tracing.interchange
+    measured = partial(effect_profiles, system)                      # interp.tracing.effects
+    print(judge_groups(graph, marks.supernodes, measured))           # against random groups
 
 In a frozen model every group equals the sum of its edges, so that only effects with nothing frozen can judge a group:
 those of its members agree with each other more than those of random latents of the same layers. Torch-free.
@@ -11,24 +10,16 @@ those of its members agree with each other more than those of random latents of 
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from interp.errors import ConfigError
 from interp.nulls import ALPHA, NUMERIC_DRAWS, holm, p_from_null
 from interp.results import Record, Result
-from interp.tracing.graph import AttributionGraph, GraphNode, JudgedGroup, Supernode
-from interp.tracing.story import Story, words_of
-
-MOST_GROUPS = 12
-"""Largest number of groups proposed."""
-MOST_JUDGED = 8
-"""Latents of a box that are ablated to judge it, those of largest influence."""
-ALIKE = 0.4
-"""Cosine of measured effects from which latents are put into a group, whose test is on other outcomes."""
+from interp.tracing.graph import AttributionGraph, GraphNode, Supernode
 
 
 @dataclass(frozen=True)
@@ -81,41 +72,6 @@ def _cosines(rows: np.ndarray) -> np.ndarray:
     return (units @ units.T).astype(np.float64)
 
 
-def _clusters(similarity: np.ndarray, allowed: Bool[np.ndarray, "n n"], bound: float) -> list[np.ndarray]:
-    """Return groups of rows whose mean similarity exceeds the bound, the largest first."""
-    from sklearn.cluster import AgglomerativeClustering
-
-    distance = np.where(allowed, 1 - similarity, 1e6)  # so far that no average with it is near
-    np.fill_diagonal(distance, 0)
-    n_clusters: Any = None  # its annotation lacks the None of its documentation
-    model = AgglomerativeClustering(
-        n_clusters=n_clusters, metric="precomputed", linkage="average", distance_threshold=1 - bound
-    )
-    labels = model.fit_predict(distance)
-    groups = [np.flatnonzero(labels == at) for at in np.unique(labels)]
-    return sorted((group for group in groups if len(group) > 1), key=lambda group: (-len(group), group[0]))
-
-
-def _name(graph: AttributionGraph, members: Sequence[GraphNode]) -> str:
-    """Return the words that two labels and a third of them share; else the token and the layers of the members."""
-    words = Counter(word for node in members for word in words_of(node.label).all)
-    common = [word for word, n in words.most_common() if n >= max(2, len(members) / 3) or len(words) == 1]
-    if common:
-        return ", ".join(common[:2])
-    places = sorted({node.position for node in members})
-    texts = [graph.token_texts[at].strip() or repr(graph.token_texts[at]) for at in places[:2]]
-    low, high = min(node.layer for node in members), max(node.layer for node in members)
-    return f"{', '.join(texts)} · layer{'' if low == high else 's'} {low if low == high else f'{low} to {high}'}"
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Return the names with a number for each that was there before."""
-    unique_names: list[str] = []
-    for name in names:
-        unique_names.append(name if name not in unique_names else f"{name} ({len(unique_names) + 1})")
-    return unique_names
-
-
 EffectProfiles = Callable[[Sequence[GraphNode]], np.ndarray]
 """`profiles(nodes)` returns `[n, d]`: the measured effect of ablating each node, on any `d` outcomes of the model."""
 
@@ -132,20 +88,6 @@ class JudgedGroups(Result):
     """of each group, adjusted for the number of groups (Holm)"""
     p_all: float
     """of the mean over groups"""
-
-    @property
-    def tested(self) -> tuple[JudgedGroup, ...]:
-        """All groups, each with its agreement, that of random groups, and p."""
-        rows = zip(self.groups, self.agreement.tolist(), self.null.T, self.p.tolist(), strict=True)
-        return tuple(
-            JudgedGroup(name=group.name, nodes=group.nodes, agreement=agreement, chance=float(null.mean()), p=p)
-            for group, agreement, null, p in rows
-        )
-
-    @property
-    def held(self) -> tuple[Supernode, ...]:
-        """Groups whose members agree more than random latents do."""
-        return tuple(group for group, p in zip(self.groups, self.p, strict=True) if p <= ALPHA)
 
     def to_records(self) -> list[Record]:
         """Return one row per group: its agreement, that of random groups, and p."""
@@ -166,60 +108,9 @@ class JudgedGroups(Result):
         if not self.groups:
             return "No groups to judge."
         return (
-            f"{int((self.p <= ALPHA).sum())} of {len(self.groups)} proposed groups act together (agreement "
+            f"{int((self.p <= ALPHA).sum())} of {len(self.groups)} groups act together (agreement "
             f"{self.agreement.mean():.2f}; random groups {self.null.mean():.2f})."
         )
-
-
-def alike_groups(
-    graph: AttributionGraph,
-    chosen: Sequence[GraphNode],
-    profiles: EffectProfiles,
-    *,
-    most: int = MOST_GROUPS,
-    max_per_layer: int = 6,
-    seed: int = 0,
-) -> JudgedGroups:
-    """Group latents whose ablation changes the model alike, at most `most` groups, and judge them (`judge_groups`).
-
-    A random half of the outcomes makes the groups, by average linkage of cosines of at least `ALIKE`; the other half
-    judges them, so that a group cannot pass by the choice of its members.
-    """
-    effects = dict(zip((node.id for node in chosen), profiles(chosen), strict=True)) if chosen else {}
-    if len(effects) < 2:
-        return judge_groups(graph, [], profiles)
-    width = next(iter(effects.values())).shape[-1]
-    order = np.random.default_rng(seed).permutation(width)
-    first, second = order[: width // 2], order[width // 2 :]
-    cosines = _cosines(np.stack(list(effects.values())).astype(np.float64)[:, first])
-    clusters = _clusters(cosines, ~np.eye(len(chosen), dtype=bool), ALIKE)[:most]
-    members = [[chosen[i] for i in cluster] for cluster in clusters]
-
-    def other_half(nodes: Sequence[GraphNode]) -> np.ndarray:
-        if new := [node for node in nodes if node.id not in effects]:
-            effects.update(zip((node.id for node in new), profiles(new), strict=True))
-        return np.stack([effects[node.id] for node in nodes])[:, second]
-
-    groups = [
-        Supernode(name, tuple(node.id for node in nodes))
-        for name, nodes in zip(_distinct([_name(graph, nodes) for nodes in members]), members, strict=True)
-    ]
-    return judge_groups(graph, groups, other_half, max_per_layer=max_per_layer, seed=seed)
-
-
-def box_groups(graph: AttributionGraph, story: Story | None) -> list[Supernode]:
-    """Return the leading latents of each box of a story that holds several."""
-    groups = []
-    for box in story.boxes if story else ():
-        members = sorted(box.nodes, key=lambda number: -graph.nodes[number].influence)[:MOST_JUDGED]
-        if box.kind in ("concept", "output") and len(members) > 1:
-            groups.append(Supernode(box.name, tuple(graph.nodes[number].id for number in members)))
-    return groups
-
-
-def with_groups(graph: AttributionGraph, story: Story | None, profiles: EffectProfiles) -> AttributionGraph:
-    """Return a graph with the judged boxes of its story, so that the story has its tests."""
-    return replace(graph, groups=judge_groups(graph, box_groups(graph, story), profiles, max_per_layer=8).tested)
 
 
 def judge_groups(

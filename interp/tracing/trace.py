@@ -228,7 +228,6 @@ def trace_system(
             node_table=node_table(stored_nodes(system, adjacency, aim, pruned, stored, effects, labels, texts)),
             edge_table=edge_table(edges),
             flows=None,
-            groups=None,
             sufficiency=None,
         )
 

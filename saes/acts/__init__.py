@@ -6,6 +6,7 @@
 - `readings`     their answers
 - `attribution`  the parts and the features behind an answer, and the reasons for an attention score
 - `writing`      continuations under a change, and chats side by side
+- `routes`       the routes of a prompt, one of them in full, and one that carries another word
 - `patching`     activation patching between two prompts
 - `features`     one feature: on a text, steered, ablated, its direction, its documents
 - `heads`        one attention head, ablated on its own examples

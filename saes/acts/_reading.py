@@ -7,7 +7,6 @@ dictionary. The lens decodes the columns that are seen, the next-token distribut
 - a cell of the lens: the same token at other positions of the prompt, after the same layer.
 """
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.lenses.direct_attribution import single_token
 from interp.lenses.lens import Lens
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, token_strings
 from interp.models.hooked import HookedModel
@@ -243,19 +243,6 @@ def position(tokens: Tensor, after: int | None) -> int:
     if not 0 <= at < tokens.shape[1]:
         raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")
     return at
-
-
-def single_token(loaded: HookedModel, text: str, logits: Tensor) -> int:
-    """The id of a word as it is typed or with a leading space, as in a sentence: the likelier of the two here."""
-    from interp.lenses.direct_attribution import token_ids
-
-    ids: list[int] = []
-    for form in (text,) if text.startswith(" ") else (text, f" {text}"):
-        with contextlib.suppress(PromptError):
-            ids.append(int(token_ids(loaded, form, 1)[0]))
-    if not ids:
-        raise PromptError(f"{text!r} is several tokens, with and without a leading space; choose a word that is one")
-    return max(ids, key=lambda token: float(logits[token]))
 
 
 def _losses(loaded: HookedModel, residual: Tensor, tokens: Tensor, check: Check) -> list[float | None]:

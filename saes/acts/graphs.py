@@ -1,10 +1,9 @@
-"""Acts on a graph: latents changed, text that follows, groups that act alike, an edge by heads, and reasons for these.
+"""Acts on a graph: latents changed, text that follows, an edge by heads, and reasons for these.
 
 Torch-free until an act is measured.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Interval, Len
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from interp.tracing.interventions import GraphIntervention, LatentContinuations
     from interp.tracing.loadings import HeadLoadings
     from interp.tracing.reasons import AttentionReasons
-    from interp.tracing.supernodes import JudgedGroups
 
 Factor = Annotated[float, Interval(ge=-100, le=100), Slider(-2, 2, 0.1)]
 Factors = Annotated[dict[str, Factor], Len(1, 300)]
@@ -109,31 +107,6 @@ class ContinueGraph(OnLatents, Act[Session, "LatentContinuations"]):
         changes = self.changes(graph)
         run.check("writing text")
         return continuations(run.traced(graph), changes, n_tokens=NEW_TOKENS, n_random=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupLatents(OnGraph, Act[Session, "JudgedGroups"]):
-    """Group latents of a graph whose ablation changes the model alike, and judge the groups against random ones.
-
-    Raises the errors of `ChangeLatents`.
-    """
-
-    verb: ClassVar[str] = "group_latents"
-    labels: Annotated[dict[str, str], Len(1, 300)]
-    """Node id -> label of the latents to group."""
-
-    def measure(self, run: Session) -> "JudgedGroups":
-        from interp.tracing.effects import effect_profiles
-        from interp.tracing.supernodes import alike_groups
-
-        graph = self.opened(run)
-        latents = [replace(graph.node(node), label=label) for node, label in self.labels.items()]
-        run.check("reading the prompt of the graph")
-
-        def progress(done: int, total: int, _: object) -> None:
-            run.check(f"ablating latents: {done} of {total}")
-
-        return alike_groups(graph, latents, partial(effect_profiles, run.traced(graph), progress=progress))
 
 
 @dataclass(frozen=True, kw_only=True)

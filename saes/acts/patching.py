@@ -121,8 +121,8 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
 
 def _answer_text(model: HookedModel, tokens: "Tensor", text: str) -> str:
     """Return the text of the one token that an answer denotes after `tokens [1, n]`."""
+    from interp.lenses.direct_attribution import single_token
     from interp.models.adapter import run_with_cache, token_text
-    from saes.acts._reading import single_token
 
     if not text:
         raise PromptError("the answer to the clean prompt is empty; type a word that is one token")

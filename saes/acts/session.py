@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interp.interventions.site import DictionarySite
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
+    from interp.routes.carried import LostWords
     from interp.tracing.graph import AttributionGraph
     from saes.acts._reading import PromptReading
     from saes.features.case import FeatureCase
@@ -250,6 +251,14 @@ class Session:
         if (jacobian := self.jacobian_lens(spec)) is not None:
             text += f"; the mean residual alone {jacobian.constant:.1f}"
         return [(kind, text.format(sum(distances) / len(distances), len(distances))) for kind, _, distances in ranked]
+
+    def lost_words(self, spec: str) -> "LostWords":
+        """Return what reads the words that routes of a model carry, by its Jacobian lens where it has one."""
+        from interp.routes.carried import LostWords
+
+        self.check("reading unrelated texts")
+        lens = self.jacobian_lens(spec)
+        return self._keep((spec, "words of routes"), lambda: LostWords.of(self.model(spec), lens))
 
     def _lenses(self, spec: str) -> "dict[str, Lens]":
         """Return the lenses of these weights in the workspace by kind, the best on held-out text first."""

@@ -17,7 +17,6 @@ from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
-from interp.tracing.story import NodeWords, words_of
 from interp.workspace import Workspace
 from saes.features.schema import quoted
 
@@ -43,11 +42,6 @@ class NeuronRow:
     """Mean influence over the graphs of other prompts (`interp/tracing/background.py`)."""
     says: list[str]
     """Tokens that it raises most through the Jacobian lens; none where 5 % of random directions raise one as much."""
-
-    @property
-    def words(self) -> NodeWords:
-        """The words of its label if that holds, and those that it raises."""
-        return words_of(self.label if self.confirmed else "", self.says)
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """Words that latents of a graph make the model say, as labels of those that have none. Needs torch.
 
 A workspace may describe the neurons of a few layers only, or none; the Jacobian lens reads the others where they are
-traced, so that the story of a graph has words of every layer.
+traced, so that nodes of every layer have names.
 """
 
 from collections import defaultdict

@@ -57,12 +57,10 @@ def no_edits(base_workspace: Workspace, graphs):
         notes.save_graph_edits(key, {}, was=notes.graph_edits(key))
 
 
-def open_graph(visit, address: str = "/graph/capital?view=graph"):
+def open_graph(visit, address: str = "/graph/capital"):
     page = visit.open(address)
     page.wait_for_selector("#graph-view[data-ready]")
-    page.wait_for_selector(
-        "#graph-view .wb-graph-area[data-edges], #graph-view:is([data-view=list], [data-view=story])"
-    )
+    page.wait_for_selector("#graph-view .wb-graph-area[data-edges], #graph-view[data-view=list]")
     return page
 
 
@@ -113,9 +111,7 @@ def test_a_graph_opens_on_the_sixty_largest_effects_and_the_slider_shows_more(vi
     assert visit.errors == visit.outside == []
 
 
-@pytest.mark.parametrize(
-    "query", ["view=graph", "view=story", "nodes=20&edges=0.5&target=0&pins=feature:9:9:9&background=1"]
-)
+@pytest.mark.parametrize("query", ["", "view=list", "nodes=20&edges=0.5&target=0&pins=feature:9:9:9&background=1"])
 def test_the_first_picture_takes_one_request(visit, graphs, query):
     asked = []
     visit.page.on("request", lambda request: asked.append(request.url.partition("/graph-data/")[2]))
@@ -161,9 +157,8 @@ def test_one_target_alone_hides_the_others_and_ranks_by_the_effect_on_it(visit, 
     page, graph = open_graph(visit), graphs["capital"]
     page.get_by_role("link", name="“Lyon”").click()
     wait_for_address(page, "target=1")
-    page.get_by_role("button", name="Whole graph").click()
-    page.wait_for_selector("#graph-view[data-view=graph]")
     at = next(i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 1)
+    page.wait_for_function(f"{VIEW}?.state?.target === {at}")  # of the page that the link opened
     page.wait_for_function(f"{VIEW}.known === {VIEW}.wanted")
     drawn = f"{VIEW}.scene.items.filter(i => i.kind === 3).map(i => i.node)"
     page.wait_for_function(f"String({drawn}) === '{at}'")  # the scene follows the selection by a frame
@@ -370,14 +365,10 @@ def test_sliders_change_a_node_and_a_group_at_once_beside_prediction_null_and_te
     assert visit.errors == []
 
 
-def test_groups_that_hold_are_proposed_and_collapse_into_boxes_that_do_not_overlap(visit, graphs, live):
+def test_groups_collapse_into_boxes_that_do_not_overlap(visit, graphs):
     page = open_graph(visit)
     assert page.get_by_label("collapse groups").is_hidden()
-    page.get_by_role("button", name="Propose groups").click()
-    page.locator(".wb-graph-notice").filter(has_text="1 of 2 proposed groups act together").wait_for()
-    shown = sum(graphs["capital"].nodes[i].kind == "feature" for i in between(graphs["capital"])[:60])
-    assert ("graph groups", f"capital: {shown}") in live.calls
-    assert page.locator(".wb-graph-group-list li").count() == 1
+    assert page.get_by_role("region", name="Groups").is_hidden()
     page.evaluate(
         f"""() => {{ const near = {VIEW}.scene.ranked.map(k => {VIEW}.scene.items[k].node).slice(0, 24);
             {VIEW}.edits.regroup(Array.from({{ length: 12 }}, (_, g) =>
@@ -409,7 +400,7 @@ def test_an_address_of_no_node_says_so(visit, graphs):
     assert "no node feature:9:9:9" in page.locator(".wb-graph-notice").inner_text()
 
 
-@pytest.mark.parametrize("address", ["/graph/hostile?view=graph", "/graph/hostile?view=list"])
+@pytest.mark.parametrize("address", ["/graph/hostile", "/graph/hostile?view=list"])
 def test_both_views_break_no_rule_of_axe(axe_visit, graphs, address):  # noqa: F811
     page = open_graph(axe_visit, address)
     first, second = strongest(graphs["hostile"], 2)
@@ -420,3 +411,27 @@ def test_both_views_break_no_rule_of_axe(axe_visit, graphs, address):  # noqa: F
     page.wait_for_selector(".wb-graph-texts")
     page.wait_for_timeout(300)
     assert violations(page) == []
+
+
+def test_the_file_of_a_graph_opens_from_disk_and_asks_for_nothing(visit, graphs, browser, tmp_path):
+    page = open_graph(visit, "/graph/hostile")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as a file").click()
+    assert download.value.suggested_filename == "hostile.html"
+    download.value.save_as(tmp_path / "hostile.html")
+    context = browser.new_context(color_scheme="dark")
+    try:
+        page, problems, asked = context.new_page(), [], []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((tmp_path / "hostile.html").as_uri())
+        assert asked == [(tmp_path / "hostile.html").as_uri()]
+        assert page.evaluate("window.pwned") is None
+        surface = "getComputedStyle(document.querySelector('.wb-panel')).backgroundColor"
+        dark = page.evaluate(surface)
+        page.emulate_media(color_scheme="light")
+        assert page.evaluate(surface) != dark
+        assert "random orders within ±0.29" in page.locator("main").inner_text()
+        assert problems == []
+    finally:
+        context.close()

@@ -189,7 +189,6 @@ def test_the_overview_leads_with_a_prompt_and_its_artefacts_are_lines_behind_a_f
     try:
         visit.page.set_viewport_size({"width": 390, "height": 844})
         page = visit.open("/")
-        page.wait_for_selector("[data-story-source][data-story-drawn]")
         assert page.evaluate("document.documentElement.scrollHeight") < 4 * 844
         lines = page.locator(".wb-made > li")
         assert lines.first.is_hidden()

@@ -1,17 +1,14 @@
 """Routes of a prompt in the browser: drawn from stored values, chosen, cut, swapped, listed and saved."""
 
-import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from conftest import wait_for_address
-from make_routes import hostile, make_routes, swap, write_routes
+from make_routes import hostile, make_routes, write_routes
 from test_browser_axe import axe_visit, violations  # noqa: F401 (a fixture)
 
-from dashboard.answers import plain
 from interp.routes.routes import Routes
 from interp.workspace import Workspace
 
@@ -41,18 +38,6 @@ def choose(page: Any, key: str) -> Any:
     page.locator(f"[data-item='{key}']").dispatch_event("click")
     page.wait_for_selector(".wb-route-parts")
     return page.locator(".wb-route-open")
-
-
-def answering(page: Any, act: str, *answers: Any, status: int = 200) -> list[dict[str, Any]]:
-    """Answer an act with lines, and return the questions that will have been asked."""
-    asked: list[dict[str, Any]] = []
-
-    def reply(route: Any) -> None:
-        asked.append(route.request.post_data_json)
-        route.fulfill(status=status, body="\n".join(json.dumps(plain(answer)) for answer in answers) + "\n")
-
-    page.route(f"**/api/act/{act}", reply)
-    return asked
 
 
 def test_stored_routes_are_drawn_without_a_model_and_usual_ones_wait(visit, live):
@@ -95,28 +80,43 @@ def test_an_arc_opens_its_layers_heads_words_and_swap_and_is_cut(visit):
     assert "In which layers" in page.locator(".wb-route-open").inner_text()
 
 
-def test_a_word_is_swapped_and_what_fails_stands_beside_the_field(visit):
+def test_a_word_is_swapped_and_what_fails_stands_beside_the_field(visit, live):
     page = opened(visit)
-    asked = answering(page, "swap_route", swap(3, 4, "Spain", " Madrid"))
     choose(page, "3-4")
     page.get_by_label("Swap France with").fill("Spain")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".wb-route-swap >> text=Spain: it flips and says Madrid")
+    page.wait_for_selector(".wb-route-swap >> text=Spain: it flips and says of Spain")
     assert page.locator(".wb-route-swap").count() == 2, "the stored swap stays"
-    assert (asked[0]["source"], asked[0]["destination"], asked[0]["instead"]) == (3, 4, "Spain")
-    answering(page, "swap_route", {"error": "the word has 3 tokens, France one"}, status=400)
-    page.get_by_label("Swap France with").fill("Liechtenstein")
+    assert live.calls[-1] == ("swap_route", "3-4 Spain")
+    page.get_by_label("Swap France with").fill("San Marino")
     page.get_by_role("button", name="Swap", exact=True).click()
     page.wait_for_selector("text=the word has 3 tokens, France one")
 
 
-def test_a_route_that_was_not_examined_is_measured_on_demand(visit):
+def test_a_route_that_was_not_examined_is_measured_on_demand(visit, live):
     page = opened(visit)
-    asked = answering(page, "route", replace(make_routes().routes[1], source=1, destination=2))
     choose(page, "1-2")
     page.get_by_role("button", name="Measure").click()
     page.wait_for_selector(".wb-route-parts figure")
-    assert (asked[0]["source"], asked[0]["destination"]) == (1, 2)
+    assert live.calls[-1] == ("route", "1-2")
+
+
+def test_a_prompt_is_answered_step_by_step_and_what_was_measured_stays_where_it_is_stopped(visit):
+    page = visit.open("/prompt?text=The+capital+of+France+is&model=smollm2-135m")
+    page.wait_for_selector(f"#prompt-routes {ARC} >> text=layers 20 to 24")
+    assert "Paris" in page.locator(".wb-routes-sentence").inner_text()
+    choose(page, "3")
+    page.wait_for_selector("#prompt-tokens .wb-tok:nth-child(5)[aria-selected=true]")
+    page.fill("#prompt-text", "Very slowly the capital of France is")
+    page.click("#prompt-go")
+    page.wait_for_selector(f"#prompt-routes {WORD} >> text=slowly")
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector("text=Stopped: what was measured stays.")
+    assert page.locator(WORD).count() == 7
+    assert page.locator(ARC).count() == 0
+    page.click("#prompt-go")
+    page.wait_for_selector(ARC)
+    assert visit.errors == []
 
 
 def test_keys_reach_words_and_arcs_enter_opens_and_escape_closes(visit):

@@ -208,7 +208,6 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
         "ablate_head": {"heads": "smollm2-135m", "head": "L0H1"},
         "judge_steering": on_feature | {"text": "to July"}, "separate_lists": on_feature,
         "documents": on_feature | {"rows": [0, 1]}, "change_latents": on_graph, "continue_graph": on_graph,
-        "group_latents": {"graph": "capital", "labels": {"a": "x"}},
         "split_edge": {"graph": "capital", "source": "a", "target": "b"},
         "head_loadings": {"graph": "capital"},
         "explain_head": {"graph": "capital", "layer": 1, "head": 0, "query": 2, "key": 1},

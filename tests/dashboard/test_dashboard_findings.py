@@ -11,6 +11,7 @@ from make_circuits import induction_circuit
 from make_features import write_features
 from make_geometry import geometry
 from make_graph import SCORES, write_graph
+from make_routes import write_routes
 from make_saes import concept
 from page_text import text_of
 
@@ -26,7 +27,6 @@ from interp.geometry.word_geometry import WordGeometry
 from interp.patching.patching_map import AblationEffect
 from interp.statistics import Interval
 from interp.tracing._influence import GraphScores
-from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import ConceptScore, ConceptScores
 from workbench.demo import DATA
@@ -270,16 +270,16 @@ def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, sm
     assert findings_panel(()) is None
 
 
-def test_the_overview_tells_the_graph_that_answers_paris_else_the_newest_and_nothing_without_one(tmp_path):
+def test_the_overview_draws_the_routes_named_capital_else_the_newest_and_names_the_others(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    assert "data-story-source" not in text_of(asking(workspace))
-    write_graph(workspace, "paris")
-    made = workspace.open(AttributionGraph, "paris")
-    lyon = dataclasses.replace(made.targets[0], label=" Lyon")
-    other = dataclasses.replace(made, targets=(lyon, *made.targets[1:]))
-    save_artefact(other, workspace.path("attribution_graph", "lyon"))
+    assert "data-routes-source" not in text_of(asking(workspace))
+    for name in ("capital", "romeo"):
+        write_routes(workspace, name)
     shown = text_of(asking(workspace))
-    assert '"data-story-source": "/graph-data/paris/story.json"' in shown
-    assert "/graph/lyon" in shown, "the others are links"
-    shutil.rmtree(workspace.path("attribution_graph", "paris"))
-    assert '"data-story-source": "/graph-data/lyon/story.json"' in text_of(asking(workspace))
+    assert '"data-routes-source": "/api/artefact?key=routes/capital"' in shown
+    assert "Answered already" in shown
+    assert "/prompt?routes=romeo" in shown
+    shutil.rmtree(workspace.path("routes", "capital"))
+    shown = text_of(asking(workspace))
+    assert '"data-routes-source": "/api/artefact?key=routes/romeo"' in shown
+    assert "Answered already" not in shown

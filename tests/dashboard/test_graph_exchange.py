@@ -1,24 +1,23 @@
 """Graphs to and from files: marks, labels and latents of a workspace, and files that cannot be taken in."""
 
-import base64
-import hashlib
 import json
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from make_features import copied
 from make_graph import EDITS, HOSTILE, MODEL, make_graph
 
 from dashboard.data.features import one, viewer_feature
 from dashboard.graph.exchange import take_in, write_export
+from dashboard.graph.named import named_lines, named_nodes
 from interp.artifacts import save_artefact
 from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.notes import Notes
-from interp.tracing.graph import KIND, AttributionGraph, GraphEdges
+from interp.tracing.graph import KIND, AttributionGraph
 from interp.tracing.graph_json import cantor
 from interp.tracing.interchange import export_graph, import_graph
+from interp.tracing.part import graph_effects
 from interp.tracing.supernodes import GraphEdits
 from interp.workspace import Workspace
 
@@ -143,33 +142,32 @@ def test_the_command_line_writes_reads_and_refuses_in_one_line(own, tmp_path, ca
         assert said.count("\n") == 1
 
 
-def test_a_graph_as_html_runs_two_scripts_by_their_hashes_and_holds_hostile_texts_as_texts(own, tmp_path):
+def test_a_graph_as_html_runs_no_script_and_holds_hostile_texts_as_texts(own, tmp_path):
     graph = own.open(AttributionGraph, "capital")
     write_export(own, "capital", tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text(encoding="utf-8")
-    scripts = re.findall(r'<script type="(importmap|module)">(.*?)</script>', text, re.DOTALL)
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for _, script in scripts]
-    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
-    assert re.search(r"script-src ([^;]*);", policy)[1] == f"'sha256-{hashes[0]}' 'sha256-{hashes[1]}' data:"
-    assert "default-src 'none'" in policy
-    assert text.count("<script") == 3
+    assert "default-src 'none'" in re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "<script" not in text
     for label in HOSTILE[:2]:
         assert label not in text
     assert not re.search(r"<[^>]*\b(src|href)=", text)
-    held = json.loads(re.search(r'<script type="application/json" id="graph">(.*?)</script>', text, re.DOTALL)[1])
-    assert 1 < len(held["story"]["boxes"]) <= 12
-    assert {*held["nodes"]} == {str(node) for box in held["story"]["boxes"] for node in box["nodes"]}
+    for node in named_nodes(own, graph, 3):
+        assert f"{node.effect:+.2f}"[1:4] in text
     for words in (graph.about.content_hash, graph.weight_hash, "random orders within ±0.29", "no latent 0.22"):
         assert words in text
 
 
-def test_a_graph_without_targets_has_no_story_to_write(own, tmp_path):
-    bare = replace(make_graph(), targets=())
-    nodes = [node for node in bare.nodes if node.kind != "logit"]
-    kept = np.isin(np.arange(len(bare.nodes)), range(len(nodes)))
-    edges = bare.edges
-    rows = kept[edges.source] & kept[edges.target]
-    edges = GraphEdges(*(getattr(edges, field.name)[rows] for field in fields(GraphEdges)))
-    save_artefact(bare.with_parts(nodes=nodes, edges=edges), own.path(KIND, "bare"))
-    with pytest.raises(ConfigError, match="has no target, and so no story"):
-        write_export(own, "bare", tmp_path / "bare.html")
+def test_named_nodes_are_the_largest_effects_of_nodes_whose_label_claims_a_meaning(own):
+    graph = own.open(AttributionGraph, "capital")
+    effect = graph_effects(graph)
+    ranked = sorted((i for i, node in enumerate(graph.nodes) if node.kind == "feature"), key=lambda i: -abs(effect[i]))
+    labels = dict(zip(ranked, ("", '"Paris"', 'fires on " the"', "no label; dense", "a city"), strict=False))
+    nodes = [replace(node, label=labels.get(i, "")) for i, node in enumerate(graph.nodes)]
+    found = named_nodes(own, graph.with_parts(nodes=nodes))
+    assert [(node.name, node.node) for node in found] == [
+        ('"Paris"', nodes[ranked[1]].id),
+        ("a city", nodes[ranked[4]].id),
+    ]
+    assert [node.effect for node in found] == [effect[ranked[1]], effect[ranked[4]]]
+    bare = [replace(node, label="") for node in nodes]
+    assert named_lines(own, graph.with_parts(nodes=bare)) == ["No node has a label that holds."]

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,20 +27,19 @@ from dashboard.graph.page import answers, header, other_answers, over_words
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
 from dashboard.queue import QueuedRun, RunQueue
-from dashboard.sources import PageSources
 from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UsageError
 from interp.notes import Notes
 from interp.tracing._sufficiency import Sufficiency
 from interp.tracing.background import direction, influences
-from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, JudgedGroup, LikelyToken, TraceRun
+from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, LikelyToken, TraceRun
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
 from interp.tracing.reasons import LOOSE
 from interp.tracing.trace import Variants
 from interp.workspace import Workspace
-from saes.acts.graphs import ChangeLatents, ContinueGraph, ExplainHead, GroupLatents, LoadHeads, SplitEdge
+from saes.acts.graphs import ChangeLatents, ContinueGraph, ExplainHead, LoadHeads, SplitEdge
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 from saes.features.schema import Features
 from workbench.commands import Commands
@@ -286,27 +287,6 @@ def test_edits_are_saved_among_the_notes_and_a_conflict_keeps_both(visitor, own)
     assert ERROR not in visitor.open("/notes")
 
 
-def test_boxes_that_held_are_the_marks_until_the_visitor_has_some(visitor, own):
-    latents = [node.id for node in make_graph().nodes if node.kind == "feature"][:3]
-    graph = replace(
-        make_graph(),
-        groups=tuple(
-            JudgedGroup(name=name, nodes=tuple(latents), agreement=0.5, chance=0.1, p=p)
-            for name, p in (("say a city", 0.01), ("mixed", 0.6))
-        ),
-    )
-    save_artefact(graph, own.path(KIND, "grouped"))
-    path, traced = "/graph-data/grouped/edits.json", {"groups": [["say a city", latents]]}
-    assert edits_of(visitor, "grouped") == traced
-    assert Notes.open(own).graph_edits("graphs/grouped") == {}, "looking saves nothing"
-    mine = traced | {"pins": latents[:1]}
-    assert visitor.client.post(path, json={"edits": mine, "was": traced}, headers=HERE).get_json() == {"edits": mine}
-    answer = visitor.client.post(path, json={"edits": {}, "was": traced}, headers=HERE)
-    assert answer.status_code == 409, "another visitor has changed them meanwhile"
-    exported = get(visitor, "/graph-data/grouped/export.json").get_json()
-    assert [each[0] for each in exported["qParams"]["supernodes"]] == ["say a city"]
-
-
 def test_the_part_that_is_shown_comes_from_the_server(visitor, own):
     graph = own.open(AttributionGraph, "capital")
     logit, dropped = (
@@ -414,17 +394,42 @@ def queue(own: Workspace) -> RunQueue:
     return RunQueue(own, Commands(own))
 
 
-def test_the_form_takes_the_prompt_along_and_shows_three_fields(own, queue):
+@pytest.fixture
+def waiting(own: Workspace) -> Iterator[RunQueue]:
+    """A queue whose runs last longer than the test."""
+    queue = RunQueue(own, Commands(own), program=(sys.executable, "-c", "import time; time.sleep(60)"), grace=1)
+    yield queue.start()
+    queue.stop()
+
+
+def test_an_address_with_a_prompt_traces_it_at_once_and_shows_no_other_graph(own, waiting):
+    visitor = Visitor(create_app(own, live=FakeLive(), runs=waiting))
+    address = f"/graph?trace=The+moon+is&model={MODEL}&target=round"
+    for _ in range(2):  # a reload finds the run that is there
+        page = visitor.open(address)
+        assert "The moon is" in page
+        assert "wb-run-state" in page
+        assert "/graph-data/" not in page
+    [run] = waiting.active()
+    wanted = {"model": MODEL, "prompt": "The moon is", "target": " round", "name": "The-moon-is"}
+    assert (run.verb, run.options) == ("trace", wanted | tracing.SIZES["usual"])
+    graph = own.open(AttributionGraph, "capital")
+    asked = replace(graph.settings, model=MODEL, dictionary="neurons", target=" round", contrast=None)
+    save_artefact(replace(graph, prompt="The moon is", settings=asked), own.path(KIND, "The-moon-is"))
+    assert "/graph-data/The-moon-is" in visitor.open(address), "it was traced"
+    assert len(waiting.active()) == 1
+    page = Visitor(create_app(own, live=FakeLive())).open("/graph?trace=A+star+is")
+    assert "runs no analyses" in page
+    assert "/graph-data/" not in page
+
+
+def test_the_form_shows_three_fields(own, queue):
     visitor = Visitor(create_app(own, live=FakeLive(), runs=queue))
-    page = visitor.open("/graph?trace=The+moon+is&model=tiny")
-    assert '"open":true' in page.replace(" ", "")
-    assert '"value":"The moon is"' in page.replace('": ', '":')
+    page = visitor.open("/graph/capital")
     shown, folded = page.split("more", 1)[0], page.split("more", 1)[1]
     assert all(f"graph-trace-{name}" in shown for name in ("prompt", "target", "size"))
     assert all(f"graph-trace-{name}" in folded for name in ("contrast", "model", "set", "chat"))
     assert "graph-trace" not in Visitor(create_app(own, live=FakeLive())).open("/graph"), "nothing runs here"
-    [made] = tracing.trace_form(PageSources(own, FakeLive(), queue), {}, opened=False)
-    assert made.open is False
 
 
 def test_the_fields_of_the_form_are_options_that_the_verb_takes(own, queue):
@@ -451,17 +456,6 @@ def test_the_exported_graph_reads_back_with_the_edits(visitor, own):
     assert marks.to_notes() == EDITS
     kept = {node.id for node in own.open(AttributionGraph, "capital").nodes if node.kept}
     assert kept <= set(graph.number)
-
-
-def test_proposed_groups_are_those_that_hold_as_edits_as_they_are_stored(visitor, own):
-    ids = [node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature"]
-    get(visitor, "/graph")
-    path = "/graph-data/capital/groups.json"
-    found = visitor.client.post(path, json={"nodes": ids}, headers=HERE).get_json()
-    assert found["groups"] == [[HOSTILE[0], ids[:3]]]
-    assert "1 of 2 proposed groups act together" in found["headline"]
-    for wrong in ({"nodes": []}, {"nodes": ["feature:9:9:9"]}, {"nodes": ids[:1] * 201}):
-        assert visitor.client.post(path, json=wrong, headers=HERE).status_code == 400
 
 
 @pytest.mark.parametrize("factors", [{}, dict.fromkeys(map(str, range(301)), 0)])
@@ -536,14 +530,6 @@ def test_several_changes_at_once_add_up_and_those_of_factor_one_write_the_same_t
         live.ask(ContinueGraph(graph="tiny", factors={aim: 0.0}))
 
 
-def test_groups_of_the_live_model_are_judged_and_their_latents_are_of_the_graph(traced):
-    graph = traced.open(AttributionGraph, "tiny")
-    chosen = [node for node in graph.nodes if node.kind == "feature"][:20]
-    found = LiveModel(traced).ask(GroupLatents(graph="tiny", labels={node.id: "a word" for node in chosen}))
-    assert len(found.held) <= len(found.groups) <= 12
-    assert {name for each in found.groups for name in each.nodes} <= {node.id for node in chosen}
-
-
 def test_the_split_of_an_edge_by_heads_sums_to_the_stored_edge(traced):
     live, graph = LiveModel(traced), traced.open(AttributionGraph, "tiny")
     position = {node.id: node.position for node in graph.nodes}
@@ -574,24 +560,3 @@ def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
     live = LiveModel(other)
     with pytest.raises(MismatchError, match="load the model that it belongs to"):
         live.ask(ChangeLatents(graph="tiny", factors={node: 0.0}))
-
-
-def test_the_story_of_a_graph_is_as_the_browser_draws_it(visitor):
-    content = get(visitor, "/graph-data/capital/graph.json").get_json()
-    story, n = content["story"], len(content["nodes"]["kind"])
-    assert set(story) == {"sentence", "boxes", "arrows", "left_out"}
-    alone = get(visitor, "/graph-data/capital/story.json").get_json()
-    assert alone == {"story": story, "answer": "Paris", "chance": "62.0 %"}, "of the overview"
-    assert 0 <= story["left_out"] <= 1
-    assert 0 < len(story["boxes"]) <= 12
-    assert len(story["sentence"].split()) <= 25
-    fields = {"name", "kind", "nodes", "share", "effect", "position", "layer", "reads", "says", "test"}
-    for box in story["boxes"]:
-        assert set(box) == fields
-        assert box["kind"] in ("token", "concept", "output", "general", "other", "answer")
-        assert set(box["nodes"]) <= set(range(n))
-        assert 0 <= box["share"] <= 1
-    assert story["boxes"][-1]["kind"] == "answer"
-    inside = [node for box in story["boxes"] for node in box["nodes"]]
-    assert len(inside) == len(set(inside)), "no node is in two boxes"
-    assert all({arrow["source"], arrow["target"]} <= set(range(len(story["boxes"]))) for arrow in story["arrows"])

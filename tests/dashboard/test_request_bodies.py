@@ -71,7 +71,6 @@ def graph_bodies(own: Workspace) -> dict[str, Any]:
     found = {
         "part": {"nodes": 20, "edges": 0.9, "target": None, "pins": ids[:1], "hidden": ids[1:2]},
         "edits": {"edits": edits, "was": {}},
-        "groups": {"nodes": ids, "visitor": "v"},
         "split": {"source": ids[0], "target": ids[1], "visitor": "v"},
         "loadings": {"visitor": "v"},
         "reasons": {"layer": 1, "head": 0, "query": 2, "key": 1, "visitor": "v"},

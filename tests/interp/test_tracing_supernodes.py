@@ -1,4 +1,4 @@
-"""Supernodes: measured effects find groups and judge them, those of a story among them."""
+"""Supernodes: measured effects judge groups."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,14 +11,12 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.tracing.effects import effect_profiles
 from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget, TraceConfig
 from interp.tracing.replacement import Neurons
-from interp.tracing.story import NodeWords, tell
-from interp.tracing.supernodes import Supernode, alike_groups, judge_groups, latents, with_groups
+from interp.tracing.supernodes import Supernode, judge_groups, latents
 from interp.tracing.trace import open_system, trace
 from tests.interp.architectures import tiny
 from tests.interp.tracing_graphs import small_graph
 
 N_GROUPS, SIZE, LOOSE, ENDS = 4, 5, 20, 24
-COLOURS = ("red", "green", "blue", "white")
 
 
 def planted(seed: int = 0, *, n_groups: int = N_GROUPS) -> tuple[AttributionGraph, list[set[str]]]:
@@ -36,12 +34,11 @@ def planted(seed: int = 0, *, n_groups: int = N_GROUPS) -> tuple[AttributionGrap
         shared = [rng.choice(ENDS, 5, replace=False) for _ in range(2)]
         weights = [rng.normal(size=5) + np.sign(rng.normal(size=5)) for _ in range(2)]
         for member in range(SIZE):
-            label = f'"{COLOURS[group]}", "{member}" (80 %)'
-            middle.append(GraphNode("feature", 1 + member % 3, 2, 100 * group + member, 1.0, label=label))
+            middle.append(GraphNode("feature", 1 + member % 3, 2, 100 * group + member, 1.0))
             ends.append((shared, [each * rng.uniform(0.75, 1.25, 5) for each in weights]))
     for loose in range(LOOSE):
         shared = [rng.choice(ENDS, 5, replace=False) for _ in range(2)]
-        middle.append(GraphNode("feature", 1 + loose % 3, 2, 1000 + loose, 1.0, label=f"thing{loose}"))
+        middle.append(GraphNode("feature", 1 + loose % 3, 2, 1000 + loose, 1.0))
         ends.append((shared, [rng.normal(size=5) for _ in range(2)]))
     start = len(nodes)
     nodes += [*middle, GraphNode("logit", 5, 2, 0, probability=1.0)]
@@ -86,59 +83,15 @@ def test_groups_whose_effects_agree_hold_and_random_ones_do_not():
     assert judged.p_all < 0.01
     assert judged.agreement.min() > 0.8
     assert abs(judged.null.mean()) < 0.25
-    assert "4 of 4 proposed groups act together" in judged.headline()
+    assert "4 of 4 groups act together" in judged.headline()
     # The same groups where effects do not agree.
     judged = judge_groups(graph, groups, effects(graph, [], noise=1), n_random=499)
     assert (judged.p > 0.05).all()
-    assert "0 of 4 proposed groups act together" in judged.headline()
+    assert "0 of 4 groups act together" in judged.headline()
     # Groups of one member of each planted group.
     mixed = [Supernode(f"mixed {i}", tuple(sorted(each)[i] for each in truth)) for i in range(3)]
     judged = judge_groups(graph, mixed, effects(graph, truth, noise=0.3), n_random=499)
     assert (judged.p > 0.05).all()
-
-
-def test_groups_are_found_by_effects_and_judged_by_outcomes_that_did_not_make_them():
-    graph, truth = planted()
-    measured: list[str] = []
-
-    def wide(groups: list[set[str]], seed: int = 1):
-        """Effects on 400 outcomes: members of a group share half of their variance, others share nothing."""
-
-        def profiles(nodes):
-            measured.extend(node.id for node in nodes)
-            shared = np.random.default_rng(seed).normal(size=(len(groups), 400))
-            own = [np.random.default_rng([seed, node.layer, node.index]).normal(size=400) for node in nodes]
-            mine = [next((shared[i] for i, each in enumerate(groups) if node.id in each), 0) for node in nodes]
-            return np.array(own) * 0.7 + np.array([np.broadcast_to(each, 400) for each in mine])
-
-        return profiles
-
-    judged = alike_groups(graph, latents(graph), wide(truth))
-    assert {frozenset(each.nodes) for each in judged.held} == {frozenset(each) for each in truth}
-    assert len(measured) == len(set(measured)), "no latent is ablated twice"
-    assert {each.name for each in judged.held} == set(COLOURS)
-    assert len(alike_groups(graph, latents(graph), wide(truth), most=2).groups) == 2
-    # With nothing shared there is no group; with few outcomes some are alike by chance, and do not hold.
-    assert alike_groups(graph, latents(graph), wide([])).groups == ()
-    found = [alike_groups(graph, latents(graph), lambda nodes, s=s: wide([], s)(nodes)[:, :8]) for s in range(5)]
-    assert min(len(each.groups) for each in found) > 0
-    assert sum(len(each.held) for each in found) <= 1
-    assert alike_groups(graph, latents(graph)[:1], wide(truth)).held == ()
-
-
-def test_boxes_of_a_story_are_judged_and_stored_with_their_null():
-    graph, truth = planted()
-    words = {graph.number[node]: NodeWords((COLOURS[i],)) for i, each in enumerate(truth) for node in each}
-    story = tell(graph, words)
-    assert story is not None
-    assert [box.test for box in story.boxes] == [None] * len(story.boxes)
-    for acting, holds in ((truth, True), ([], False)):
-        known = with_groups(graph, story, effects(graph, acting, 0.3))
-        tested = [box for box in tell(known, words).boxes if box.test is not None]
-        assert {box.name for box in tested} == set(COLOURS)
-        assert {box.test.holds for box in tested} == {holds}
-        assert max(abs(box.test.chance) for box in tested) < 0.4
-    assert with_groups(graph, None, effects(graph, truth, 1)).groups == ()
 
 
 def test_effects_are_measured_once_and_random_groups_have_the_same_layers():

@@ -74,7 +74,6 @@ def small_graph() -> AttributionGraph:
         node_table=node_table(nodes),
         edge_table=edge_table(edges),
         flows=None,
-        groups=None,
         sufficiency=None,
     )
 

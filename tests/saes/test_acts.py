@@ -105,7 +105,7 @@ def test_limits_of_every_form_are_tried():
     limited = {f"{act.verb}.{path}" for act in catalogue().values() for path, _ in out_of_range(act.schema())}
     assert {
         "attention.layer", "next_tokens.after", "steer.strength", "steer.text", "documents.rows", "documents.rows.0",
-        "change_latents.factors", "change_latents.factors.a", "group_latents.labels", "continue_prompt.exchange.layer",
+        "change_latents.factors", "change_latents.factors.a", "continue_prompt.exchange.layer",
     } <= limited  # fmt: skip
 
 

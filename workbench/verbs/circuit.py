@@ -42,7 +42,6 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from interp.circuits.induction_circuit import InductionCircuit
     from interp.patching.task import Task
-    from interp.tracing.story import Story
 
 HEADING = Heading.CIRCUITS
 
@@ -300,14 +299,14 @@ class Induction(InductionConfig, Threaded, RunsModel, Analysis["InductionCircuit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show(InWorkspace, RunsModel):
+class Show(InWorkspace):
     """Print a circuit or an attribution graph, or write a graph for other programs.
 
     Example: workbench circuit show capital-of-France --export capital.json --features
 
     `--export FILE.json` writes the JSON of Neuronpedia and of circuit-tracer's viewer, with pins, groups and names that
     were set on the page; `workbench import FILE.json` reads it back. `--export FILE.html` writes a page for people,
-    with the graph's story, tests and hashes, which opens without a server.
+    with the graph's largest nodes, tests and hashes, which opens without a server.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "show")
@@ -316,9 +315,6 @@ class Show(InWorkspace, RunsModel):
     """Name of a circuit or graph in the workspace, or a path to a circuit."""
     export: Annotated[str, Means("FILE")] | None = None
     """Write a graph to this file, which ends in .json or .html."""
-    groups: bool = False
-    """Ablate the members of the boxes of its story. Within a box the effects on the model should be more alike than
-    those of random latents of the same layers."""
     features: bool = False
     """Write the latents of an exported graph too, where a features table describes them."""
 
@@ -352,31 +348,16 @@ class Show(InWorkspace, RunsModel):
         lines = [f"attacked: {attack.headline()}" for attack in attacks]
         return [*filter(None, [mean_and_worst(artefact, attacks)]), *lines]
 
-    def _groups(self, workspace: Workspace, graph: AttributionGraph, story: "Story | None") -> None:
-        """Print the boxes of a story that hold several latents, judged by the effects of ablating these."""
-        from interp.models.loading import load_model
-        from interp.tracing.effects import effect_profiles
-        from interp.tracing.supernodes import box_groups, judge_groups
-        from saes.sets.replacement import system_of
-
-        if not (groups := box_groups(graph, story)):
-            return say("No box of the story holds several latents.")
-        say("ablating members of boxes, and other latents of the same layers ...")
-        system = system_of(graph, load_model(graph.model, device=self.use_device(), attention="eager"), workspace)
-        return say(str(judge_groups(graph, groups, partial(effect_profiles, system), max_per_layer=6)))
-
     def _graph(self, workspace: Workspace, name: str) -> None:
         """Print a graph, or write it."""
         from dashboard.graph.exchange import write_export
-        from dashboard.graph.story import returning_in, story_of
+        from dashboard.graph.named import named_lines
+        from interp.tracing.returning import returning
 
         graph = workspace.open(AttributionGraph, name)
-        story = story_of(workspace, graph)
-        if self.groups:
-            return self._groups(workspace, graph, story)
         if self.export is None:
-            returns = returning_in(workspace, graph, story).lines()
-            return say("\n".join([str(graph), *graph.details(), *([] if story is None else story.lines()), *returns]))
+            returns = returning(graph, workspace.values(AttributionGraph)).headline()
+            return say("\n".join([str(graph), *graph.details(), *named_lines(workspace, graph), returns]))
         for line in write_export(workspace, name, Path(self.export), features=self.features):
             say(line)
         return None

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
@@ -49,8 +48,9 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
 
     The replacement score is the share of influence that reaches the tokens through latents and not through errors: 1 is
     perfect. Its nulls: the same prompt without latents, and with untrained transcoders. A sample of latents is ablated
-    in the model itself, to measure how well effects of nodes, and effects along edges, predict it. Opens on the page
-    *Graph*, where a first picture is there before the tests. Interrupted? The same command resumes.
+    in the model itself, to measure how well effects of nodes, and effects along edges, predict it. Prints these checks
+    with their nulls, and the largest nodes whose labels hold. Opens on the page *Graph*, where a first picture is there
+    before the tests. Interrupted? The same command resumes.
     """
 
     words: ClassVar[tuple[str, ...]] = ("trace",)
@@ -104,7 +104,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
 
     def _wordings(self, run: AnalysisRun) -> list[AttributionGraph]:
         """Trace the prompt and its paraphrases, and print which latents return; graphs that are stored are kept."""
-        from dashboard.graph.story import returning_in, story_of
+        from interp.tracing.returning import returning
 
         prompts, started = (self.prompt, *self.paraphrase), perf_counter()
         say(f"{len(prompts)} graphs, one after another: {len(prompts)} times the time and the disk of one")
@@ -118,8 +118,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
                 target=self.target or target, contrast=self.contrast or contrast or None,
             )  # fmt: skip
             graphs.append(verb._traced_once(run.of_another(verb, run.folder.with_name(str(verb.name)))))
-        for line in returning_in(run.workspace, graphs[0], story_of(run.workspace, graphs[0])).lines():
-            say(line)
+        say(returning(graphs[0], run.workspace.values(AttributionGraph)).headline())
         return graphs
 
     def _traced_once(self, run: AnalysisRun) -> AttributionGraph:
@@ -151,10 +150,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
         return self.prompt.replace("{}", next(iter(words))) if (words := self.targets()) else self.prompt
 
     def _traced(self, run: AnalysisRun) -> AttributionGraph:
-        from dashboard.graph.story import story_of
-        from interp.lenses.vocabulary import vocabulary_of
-        from interp.tracing.effects import effect_profiles
-        from interp.tracing.supernodes import with_groups
+        from dashboard.graph.named import named_lines
         from interp.tracing.trace import open_traced, trace_system, trace_variants
         from saes.features.neurons import newest_labels
         from saes.features.raised_words import with_raised_words
@@ -191,14 +187,9 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
             if labels is not None:
                 run.made_from(labels.about)
                 graph = labels.named(graph)
-            vocabulary_of(model)  # kept, so that pages compare words without the model
             if (lens := run.jacobian_lens(settings.weight_hash)) is not None:
                 graph = with_raised_words(graph, system, lens)
-            story = story_of(run.workspace, graph)
-            if graph.effects is not None:
-                with run.progress("testing the story", "latents") as progress:
-                    graph = with_groups(graph, story, partial(effect_profiles, system, progress=progress))
-            for line in story.lines() if story is not None else ():
+            for line in named_lines(run.workspace, graph):
                 say(line)
             if not words:
                 return graph

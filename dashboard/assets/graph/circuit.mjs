@@ -24,7 +24,7 @@ export class CircuitView extends GraphView {
   read(query, shown) {
     const { n, paths } = /** @type {ShownCircuit} */ (shown);
     this.state = {
-      ...{ nodes: 0, edges: 1, target: null, background: true, box: -1 },
+      ...{ nodes: 0, edges: 1, target: null, background: true },
       n,
       paths,
       collapse: query.get("collapse") === "1",

@@ -8,7 +8,7 @@ const FEWEST = 10; // nodes at the left end of the slider
 /** Build the controls of a view; `show()` sets them to its state. @param {GraphView} view */
 export function controls(view) {
   const { model } = view;
-  const tabs = view.views.map(([key, text]) =>
+  const tabs = Object.entries({ graph: "Whole graph", list: "List" }).map(([key, text]) =>
     button(text, { class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }),
   );
   const nodes = slider("Nodes", "Latents and errors with the largest effect on the target", (value) =>
@@ -54,18 +54,16 @@ export function controls(view) {
     collapse.root,
     element("span", { class: "wb-graph-gap" }),
     zooms(view),
-    view.content.story
-      ? element(
-          "a",
-          {
-            class: "wb-act wb-act-quiet",
-            href: `${view.source}/story.html`,
-            download: `${view.file}.html`,
-            title: "The story, its tests and hashes as one HTML file that opens anywhere",
-          },
-          "Save as a file",
-        )
-      : null,
+    element(
+      "a",
+      {
+        class: "wb-act wb-act-quiet",
+        href: `${view.source}/graph.html`,
+        download: `${view.file}.html`,
+        title: "Its largest nodes, tests and hashes as one HTML file that opens anywhere",
+      },
+      "Save as a file",
+    ),
     more,
   );
   function show() {

@@ -1,12 +1,8 @@
-// The groups of a graph: those that it was traced with, or that were proposed.
+// The groups of a graph: those of the file that it came from, or that were proposed.
 
 import { button, count, element } from "../dom.mjs";
-import { messageOf } from "../http.mjs";
 import { groupColour, tokenText } from "./marks.mjs";
 import { quiet } from "./panel.mjs";
-import { waiting } from "./waiting.mjs";
-
-const MOST_GROUPED = 60; // latents among which groups are looked for: each is ablated in the model
 
 export class Groups {
   /** @param {GraphView} view */
@@ -37,6 +33,7 @@ export class Groups {
           : null,
       ),
     );
+    this.root.hidden = !rows.length && !view.proposals.length;
     this.root.replaceChildren(
       element("h2", {}, "Groups"),
       rows.length ? element("ol", { class: "wb-graph-group-list" }, ...rows) : quiet("None."),
@@ -47,22 +44,5 @@ export class Groups {
         rows.length ? button("Ungroup all", { onclick: () => view.edits.regroup([]) }) : null,
       ),
     );
-  }
-}
-
-/** Groups of shown latents that change the model alike. @param {GraphView} view */
-export async function proposeGroups(view) {
-  const { model, scene } = view,
-    { visitor } = view.panel.intervene;
-  const nodes = scene.ranked.slice(0, MOST_GROUPED).map((k) => model.ids[scene.items[k].node]);
-  view.say(" ");
-  try {
-    const asking = view.ask("groups.json", { nodes, visitor });
-    const found = await waiting(view.notice, visitor, "asking the model", asking);
-    const { groups, headline } = /** @type {Proposed} */ (found);
-    if (groups.length) view.edits.regroup(groups.map(([name, ids]) => [name.trim().slice(0, 80) || "group", ids]));
-    view.say(headline);
-  } catch (error) {
-    view.say(messageOf(error), true);
   }
 }

@@ -6,7 +6,6 @@ import { Intervene } from "./intervene.mjs";
 import { Loadings } from "./loadings.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS } from "./model.mjs";
-import { agreement, emphasised, listed, percent } from "./story.mjs";
 
 const ROWS = 12;
 
@@ -48,9 +47,8 @@ export class Panel {
 
   /** How to read the graph, while nothing is chosen. */
   reading() {
-    const { model, state, box } = this.view;
+    const { model, state } = this.view;
     const { signs, sizes } = model;
-    if (box) return this.unfolded(box);
     const latents = Array.from(sizes.keys()).filter((i) => model.kind[i] === KINDS.FEATURE);
     const strongest = latents
       .filter((i) => state.background || !model.background.has(i))
@@ -75,32 +73,6 @@ export class Panel {
         : element("p", { class: "wb-none" }, "This graph has no latent: only errors lie between tokens and targets."),
       this.background(latents),
     ].filter((part) => part !== null);
-  }
-
-  /** The nodes of a box of the story, those of largest effect first. @param {StoryBox} box */
-  unfolded({ name, share, effect, reads, says, test, nodes }) {
-    const { model, state } = this.view,
-      { sizes } = model,
-      answer = tokenText(model.answer(state.target), 30),
-      ranked = [...nodes].sort((a, b) => Math.abs(sizes[b]) - Math.abs(sizes[a])),
-      most = Math.abs(sizes[ranked[0]]) || 1;
-    const facts = [
-      `Carries ${percent(share)} of the influence on ${answer}${effect < 0 ? ", and argues against it" : ""}.`,
-      reads.length ? `Reads ${listed(reads)}.` : "",
-      says.length ? `Says ${listed(says)}.` : "",
-      test ? `Its members ${test.holds ? "act as one" : "do not act alike"}: ${agreement(test)}.` : "",
-    ];
-    return [
-      element("h2", { tabindex: "-1", dir: "auto" }, ...emphasised(name)),
-      element("p", { class: "wb-note", dir: "auto" }, facts.filter(Boolean).join(" ")),
-      element("ol", { class: "wb-graph-edges" }, ...ranked.map((i) => this.effect(i, most))),
-      element(
-        "div",
-        { class: "wb-graph-acts" },
-        button("Back to the story", { onclick: () => this.view.change({ box: -1 }, "story") }),
-        button("Show all nodes", { onclick: () => this.view.change({ box: -1 }) }),
-      ),
-    ];
   }
 
   /** A node with its effect on the answer. @param {number} i @param {number} most */

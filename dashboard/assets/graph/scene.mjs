@@ -20,10 +20,9 @@ const MANY = 240;
  * @param shown a byte per node and edge: 1 for what is shown
  * @param state collapse
  * @param edits pins (a Set of numbers), groups [{name, members}], names (by number)
- * @param members nodes of a box of the story: of the others, only tokens and targets are shown
- * @param {Model} model @param {Shown} shown @param {GraphState} state @param {ResolvedEdits} edits @param {number[]} members
+ * @param {Model} model @param {Shown} shown @param {GraphState} state @param {ResolvedEdits} edits
  */
-export function makeScene(model, shown, state, edits, members) {
+export function makeScene(model, shown, state, edits) {
   const groupOf = new Int32Array(model.n).fill(-1);
   edits.groups.forEach(({ members }, g) =>
     members.forEach((i) => {
@@ -37,9 +36,7 @@ export function makeScene(model, shown, state, edits, members) {
   const at = new Int32Array(model.n).fill(-1);
   for (let i = 0; i < model.n; i++) {
     const g = groupOf[i];
-    const ends = model.kind[i] === KINDS.LOGIT || (members.length > 0 && model.kind[i] === KINDS.TOKEN),
-      wanted = !members.length || ends || members.includes(i);
-    if (!wanted || !(shown.node[i] || (g >= 0 && state.collapse))) continue;
+    if (!(shown.node[i] || (g >= 0 && state.collapse))) continue;
     if (state.collapse && g >= 0) {
       const known = ofGroup.get(g);
       at[i] = known ?? items.length;

@@ -5,17 +5,15 @@ import { bodyOf, json, messageOf, search } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
-import { Groups, proposeGroups } from "./groups.mjs";
+import { Groups } from "./groups.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS, Model } from "./model.mjs";
 import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
 import { labelOf, layOut, makeScene, marks, withReasons } from "./scene.mjs";
-import { StoryDrawing } from "./story.mjs";
 
 const NARROW = "(max-width: 700px)";
-const FORM = ["trace", "target", "contrast", "model", "set", "chat"]; // of the form that traces another prompt
 
 export class GraphView {
   /** @type {Map<number, Described>} */
@@ -25,8 +23,6 @@ export class GraphView {
   view = "graph";
   scrolls = false; // the wheel moves the page, and zooms with Ctrl alone
   closed = false;
-  /** @type {Record<string, string>} */
-  form = {}; // what the address fills the form with
   /** @type {string | null} */
   problem = null; // of the address
 
@@ -64,10 +60,6 @@ export class GraphView {
   tip;
   /** @type {HTMLElement} */
   listed;
-  /** @type {HTMLElement} */
-  storyRoot;
-  /** @type {StoryDrawing | undefined} */
-  story;
   /** @type {ReturnType<typeof controls>} */
   controls;
   /** @type {Canvas} */
@@ -125,29 +117,12 @@ export class GraphView {
       target: target === null ? null : (model.numbers.get(target) ?? null),
       collapse: query.get("collapse") === "1",
       background: query.get("background") === "1",
-      box: Number(query.get("box") ?? -1),
     };
-    const form = query.has("trace") ? FORM : [];
-    this.form = Object.fromEntries(form.map((field) => [field, query.get(field) ?? ""]));
-    const view = query.get("view") ?? "";
-    this.view = this.views.find(([key]) => key === view)?.[0] ?? this.usualView(query);
+    this.view = query.get("view") === "list" ? "list" : "graph";
     const at = query.get("at");
     this.chosen = model.numbers.get(at ?? "") ?? null;
     if (at && this.chosen === null) this.problem = `This graph has no node ${at.slice(0, 60)}.`;
     this.edits.value.pins = pins;
-  }
-
-  /** Views by key, with their names: the story first, where it can be told. */
-  get views() {
-    const story = this.content.story ? [["story", "Story"]] : [];
-    return [...story, ["graph", "Whole graph"], ["list", "List"]];
-  }
-
-  /** The story, unless the address says what to look at in the whole graph. @param {URLSearchParams} query */
-  usualView(query) {
-    const first = this.state.target === null || this.model.index[this.state.target] === 0, // which the story is of
-      inGraph = ["at", "box", "nodes", "edges", "pins", "collapse", "background"].some((key) => query.has(key));
-    return this.content.story && first && !inGraph ? "story" : "graph";
   }
 
   build() {
@@ -155,7 +130,6 @@ export class GraphView {
     this.area = element("div", { class: "wb-graph-area", tabindex: "0", role: "application" });
     this.tip = element("div", { class: "wb-graph-tip", hidden: true, "aria-hidden": "true" });
     this.listed = element("div", { class: "wb-graph-list", hidden: true });
-    this.storyRoot = element("section", { class: "wb-story", "aria-label": "Story", hidden: true });
     this.canvas = new Canvas(this.area, this.themes);
     this.canvas.tokenTexts = this.model.tokens;
     this.area.append(this.tip);
@@ -182,7 +156,6 @@ export class GraphView {
     this.root.replaceChildren(
       this.controls.root,
       this.notice,
-      this.storyRoot,
       element(
         "div",
         { class: "wb-graph-body" },
@@ -230,7 +203,7 @@ export class GraphView {
 
   want() {
     const { nodes, edges, target, background } = this.state,
-      pins = [...this.edits.value.pins, ...this.members.map((i) => this.model.ids[i])],
+      { pins } = this.edits.value,
       usual = background ? [] : [...this.model.background].map((i) => this.model.ids[i]);
     this.wanted = bodyOf({
       nodes,
@@ -272,14 +245,11 @@ export class GraphView {
   draw() {
     this.resolved = this.edits.numbers(this.model);
     this.stage();
-    const list = this.showsList,
-      story = this.view === "story";
+    const list = this.showsList;
     this.tellChosen();
-    this.area.hidden = list || story;
+    this.area.hidden = list;
     this.listed.hidden = !list;
-    if (this.storyRoot) this.storyRoot.hidden = !story;
     this.root.dataset.view = list ? "list" : this.view;
-    if (story) this.tellStory();
     if (list)
       this.list.show({
         scene: this.scene,
@@ -295,8 +265,8 @@ export class GraphView {
   }
 
   stage() {
-    const { model, state, resolved, members } = this;
-    this.scene = makeScene(model, withReasons(model, this.shown, this.reasons), state, resolved, members);
+    const { model, state, resolved } = this;
+    this.scene = makeScene(model, withReasons(model, this.shown, this.reasons), state, resolved);
   }
 
   /** Draw a dashed line from nodes that the query and key of a head read to the reader of the edge. @param {number} reader @param {number[]} read */
@@ -305,26 +275,6 @@ export class GraphView {
     this.stage();
     this.lay();
     this.tell();
-  }
-
-  /** Draw the story once; a click on a box opens its nodes in the whole graph. */
-  tellStory() {
-    if (this.story || !this.content.story) return;
-    const target = this.model.targets.find((i) => this.model.index[i] === 0) ?? null; // which it is told of
-    this.story = new StoryDrawing(this.storyRoot, this.content.story, {
-      answer: this.model.answer(target),
-      chance: target === null ? "" : this.model.chance(target).replace("probability ", ""),
-      opened: (box) => this.change({ box }, "graph"),
-    });
-  }
-
-  /** The box of the story whose nodes are shown alone, if one is. */
-  get box() {
-    return this.content.story?.boxes[this.state.box];
-  }
-
-  get members() {
-    return this.box?.nodes ?? [];
   }
 
   drawSide() {
@@ -359,7 +309,7 @@ export class GraphView {
   change(part, view = this.view) {
     Object.assign(this.state, part);
     this.view = view;
-    this.canvas.fitted ||= "collapse" in part || "box" in part;
+    this.canvas.fitted ||= "collapse" in part;
     return this.refresh();
   }
 
@@ -394,7 +344,6 @@ export class GraphView {
   }
 
   tellChosen() {
-    this.root.toggleAttribute("data-box", this.box !== undefined);
     if (this.chosen === null) delete this.root.dataset.chosen;
     else this.root.dataset.chosen = this.model.ids[this.chosen];
   }
@@ -468,11 +417,9 @@ export class GraphView {
       edges: fixed(state.edges, model.edgeShare),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
-      box: this.box ? String(state.box) : "",
-      view: this.view === "graph" && !this.content.story ? "" : this.view,
+      view: this.view === "graph" ? "" : this.view,
       collapse: state.collapse ? "1" : "",
       background: state.background ? "1" : "",
-      ...this.form,
       ...part,
     };
     return `/graph/${encodeURIComponent(this.name)}${search(query)}`;
@@ -492,10 +439,7 @@ export class GraphView {
 
   /** Ways to propose groups: text, title, act. @returns {[string, string, () => void][]} */
   get proposals() {
-    const title =
-      "Latents whose ablation changes the model alike, more than random latents do" +
-      (this.resolved.groups.length ? "; replaces these groups" : "");
-    return this.model.n > 3 ? [["Propose groups", title, () => proposeGroups(this)]] : [];
+    return [];
   }
 
   /** The name of a picture's file. */
@@ -529,7 +473,6 @@ export class GraphView {
     this.schemes?.disconnect();
     if (this.media) this.media.onchange = null;
     this.canvas?.close();
-    this.story?.close();
     this.edits?.close();
   }
 }

@@ -24,10 +24,8 @@ function routes(state) {
   const root = byId("prompt-routes"),
     view = viewOf(root);
   view.told = ({ stop }) => state.select({ token: stop - 1 });
-  if (root.dataset.asks) {
-    root.closest("section")?.classList.remove("wb-hidden");
-    view.ask({ ...state.asking(), answer: state.asked.answer });
-  }
+  root.closest("section")?.classList.remove("wb-hidden");
+  view.ask({ ...state.asking(), answer: state.asked.answer });
   return { select() {} };
 }
 

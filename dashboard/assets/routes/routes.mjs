@@ -19,10 +19,6 @@ export function viewOf(root) {
   return /** @type {RoutesView} */ (views.get(root));
 }
 
-/** Text with `*words*` emphasised. @param {string} text */
-const emphasised = (text) =>
-  text.split(/\*([^*]+)\*/).map((part, i) => (i % 2 ? element("em", {}, wordText(part, 60)) : part));
-
 /** True of an edge that does as much on other prompts: a sink of attention. @param {WordRoute} route */
 const isUsual = ({ usual, effect }) => usual !== null && Math.abs(usual) >= Math.abs(effect) / 2;
 
@@ -123,7 +119,7 @@ export class RoutesView {
     this.width = this.field.clientWidth;
     this.stop.hidden = !asking;
     if (asking) this.said.textContent = routes.length ? "measuring layers and words …" : "cutting words and edges …";
-    this.sentence.replaceChildren(...emphasised(value?.sentence ?? value?.headline ?? ""));
+    this.sentence.textContent = value?.measured ? (value.headline ?? "") : "";
     for (const part of value ? [] : [this.field, this.tools, this.enough]) part.replaceChildren();
     if (!value) this.panel.hidden = true;
     if (!value || !this.width) return;

@@ -38,75 +38,6 @@ interface GraphContent {
   /** what the address of the page shows, as part.json is asked for it, and the answer */
   shown: ShownPart | ShownCircuit;
   part: GraphPart;
-  /** null where it cannot be told, missing of a circuit */
-  story?: Story | null;
-}
-
-/** A graph in a few boxes, from the prompt to the answer. */
-interface Story {
-  sentence: string;
-  boxes: StoryBox[];
-  arrows: StoryArrow[];
-  /** share of the influence that no box carries */
-  left_out: number;
-}
-
-interface StoryBox {
-  name: string;
-  kind: "token" | "concept" | "output" | "general" | "other" | "answer";
-  /** numbers of its nodes */
-  nodes: number[];
-  /** of the influence on the target */
-  share: number;
-  /** on the target, signed */
-  effect: number;
-  position: number;
-  layer: number;
-  reads: string[];
-  says: string[];
-  test: GroupTest | null;
-}
-
-/** What its drawing is given: the answer in words, its probability, and what a click on a box does. */
-interface StoryGiven {
-  answer: string;
-  chance: string;
-  opened(box: number): void;
-}
-
-/** The rectangle of a box, and its row from below; -1 before it is placed. */
-interface StoryPlace {
-  x: number;
-  y: number;
-  width: number;
-  height: number;
-  row: number;
-}
-
-/** What a graph's HTML file holds (dashboard/graph/_file.py); nodes by number. */
-interface GraphFile {
-  story: Story;
-  nodes: Record<
-    number,
-    { label: string; kind: number; layer: number; position: number; index: number; effect: number }
-  >;
-  tokens: string[];
-  answer: string;
-  chance: string;
-}
-
-/** Agreement of the effects of a group's members, beside that of random groups. */
-interface GroupTest {
-  agreement: number;
-  chance: number;
-  holds: boolean;
-}
-
-/** Direct influence of one box on another, by their numbers. */
-interface StoryArrow {
-  source: number;
-  target: number;
-  weight: number;
 }
 
 /** The body of part.json: the part of a graph that is shown. */
@@ -168,8 +99,6 @@ interface GraphState {
   target: number | null;
   collapse: boolean;
   background: boolean;
-  /** number of the box of the story whose nodes alone are shown, or -1 */
-  box: number;
   /** of a circuit: number of edges, null as it was found; and only those on paths from input to output */
   n?: number | null;
   paths?: boolean;
@@ -331,10 +260,9 @@ interface Described {
   maximum: number;
 }
 
-/** groups.json */
+/** groups.json of a circuit */
 interface Proposed {
   groups: GraphEdits["groups"];
-  headline: string;
 }
 
 /** intervene.json */

@@ -95,7 +95,6 @@ interface EnoughRoutes {
 interface RoutesValue {
   error?: string;
   headline?: string;
-  sentence?: string;
   settings: { model: string; text: string; chat: boolean; answer: string; nulls: string };
   answer: string;
   probability: number;

@@ -1,0 +1,209 @@
+"""Words that a destination loses without a route, beside their null.
+
+The difference between the clean residual and the one without the route is carried to the last layer by the Jacobian
+lens, or read as it is where none is fitted, as logits of the vocabulary. Its strength is its largest logit in standard
+deviations over the vocabulary. The null are differences without a content of their own: sums, with random signs, of
+`MIXED` differences from edges that are cut in the same window of layers of unrelated texts, each of length 1. A
+difference is read as words only where it is stronger than all `MIXTURES` of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import Lens
+from interp.lenses.vocabulary import Vocabulary, vocabulary_of
+from interp.models.adapter import available_hook_points, bos_token_id
+from interp.models.hooked import Hook, HookedModel
+from interp.models.identity import tokenizer_of
+from interp.models.passes import storing_hook
+from interp.routes.cut import CleanRun, Cut, clean_run, first_position, passes_of, run_cuts
+from interp.routes.routes import CarriedWords, Route
+from interp.seeds import make_generator
+from interp.text.passages import PASSAGES
+
+DRAWN_TEXTS, DRAWN_EDGES, TEXT_TOKENS = 5, 4, 12
+"""Unrelated texts, edges that are cut in each, and tokens of each."""
+WORDS, CANDIDATES = 3, 12
+"""Words that are read of a difference, from as many of its strongest tokens."""
+WINDOWS = 6
+"""Windows of layers, each with a null of its own."""
+MIXED, MIXTURES = 8, 99
+"""Differences in a mixture, and draws of the null."""
+Rows = Float[Tensor, "rows d"]
+Layers = tuple[int, int]
+"""First and last layer."""
+
+
+def unrelated_tokens(model: HookedModel, number: int, length: int) -> Tensor:
+    """Return the first tokens `[1, length]` of an unrelated text, after BOS where the model has one.
+
+    Of a model without a tokenizer, tokens drawn at random.
+    """
+    if tokenizer_of(model, required=False) is None:
+        drawn = torch.randint(model.cfg.d_vocab, (1, length), generator=make_generator(number, "unrelated texts"))
+        return drawn.to(model.cfg.device)
+    bos = [] if (first := bos_token_id(model)) is None else [first]
+    text = " ".join(PASSAGES[(number + i) % len(PASSAGES)] for i in range(4))
+    ids = [*bos, *tokenizer_of(model).encode_batch([text])[0]][:length]
+    return torch.tensor([ids], device=model.cfg.device)
+
+
+@dataclass(eq=False)
+class LostWords:
+    """Reads differences of residuals as words, beside a null from unrelated texts."""
+
+    model: HookedModel
+    lens: Lens | None
+    """None for the logit lens"""
+    vocabulary: Vocabulary
+    texts: list[CleanRun]
+    mean_mlp: dict[int, Float[Tensor, " d"]]
+    """mean output of each MLP over the texts, by layer"""
+    null_of_mlps: dict[Layers, float] | None = None
+    """null of stations by window, once it was measured"""
+
+    @classmethod
+    def of(cls, model: HookedModel, lens: Lens | None) -> "LostWords":
+        """Run the unrelated texts once; without a Jacobian lens differences are read as they are (logit lens)."""
+        length = min(TEXT_TOKENS, model.cfg.n_ctx)
+        texts = [clean_run(model, unrelated_tokens(model, number, length)) for number in range(DRAWN_TEXTS)]
+        means = {}
+        for layer in range(model.cfg.n_layers):
+            if (name := f"blocks.{layer}.hook_mlp_out") in available_hook_points(model):
+                means[layer] = torch.stack([text.values[name][0, 1:] for text in texts]).flatten(0, 1).mean(0)
+        return cls(model, lens if isinstance(lens, JacobianLens) else None, vocabulary_of(model), texts, means)
+
+    @property
+    def how(self) -> str:
+        """Name of the lens."""
+        return self.lens.how if self.lens else "logit"
+
+    def strengths(self, layer: int, differences: Float[Tensor, "n d"]) -> tuple[list[float], list[list[int]]]:
+        """Return the strengths of differences after a layer, and their strongest tokens."""
+        name, rows = f"blocks.{layer}.hook_resid_post", differences.float()
+        if isinstance(self.lens, JacobianLens):
+            rows = self.lens.carry(name, rows)
+        carried = rows.cpu().numpy()
+        tokens = self.vocabulary.strongest(carried, CANDIDATES)
+        logits = [self.vocabulary.logits(carried[i : i + 1], tokens[i, :1])[0, 0] for i in range(len(carried))]
+        return (logits / self.vocabulary.scale(carried)).tolist(), tokens.tolist()
+
+    def words(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """Return the first words among tokens, each once however it is spelled; fragments and signs are left out."""
+        words: dict[str, str] = {}
+        for token in tokens:
+            text = self.vocabulary.texts[token].strip()
+            if len(text) > 1 and any(char.isalnum() for char in text) and "�" not in text:
+                words.setdefault(text.casefold(), text)
+        return tuple(words.values())[:WORDS]
+
+    def window(self, layer: int) -> tuple[int, int]:
+        """Return the window of layers with a null that holds a layer."""
+        return next(window for window in layer_windows(self.model.cfg.n_layers) if window[0] <= layer <= window[1])
+
+    @cached_property
+    def null(self) -> dict[Layers, float]:
+        """Largest strength of mixtures of what random edges take, cut in each window of layers of unrelated texts."""
+        windows, lost = layer_windows(self.model.cfg.n_layers), list[Rows]()
+        for number, text in enumerate(self.texts):
+            edges, draw = text.edges(), make_generator(number, "unrelated edges")
+            chosen = [edges[i] for i in torch.randperm(len(edges), generator=draw)[:DRAWN_EDGES].tolist()]
+            lost.append(lost_by_cuts(text, [LostBy((s,), d, *window) for window in windows for s, d in chosen]))
+        return self.largest(windows, lost)
+
+    def largest(self, windows: Sequence[Layers], lost: Sequence[Rows]) -> dict[Layers, float]:
+        """Return the largest strength of mixtures of differences after each window.
+
+        `lost` are the rows of each text, in the order of the windows.
+        """
+        by_window = torch.stack([rows.unflatten(0, (len(windows), -1)) for rows in lost], 1).flatten(1, 2)
+        draw, largest = make_generator(0, "mixtures of differences"), dict[Layers, float]()
+        for window, rows in zip(windows, by_window, strict=True):
+            units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+            chosen = torch.stack([torch.randperm(len(units), generator=draw)[:MIXED] for _ in range(MIXTURES)])
+            signs = 2.0 * torch.randint(2, chosen.shape, generator=draw) - 1
+            largest[window] = max(self.strengths(window[1], (signs[..., None] * units[chosen]).sum(1))[0])
+        return largest
+
+    def read(self, run: CleanRun, routes: Sequence[Route]) -> list[CarriedWords]:
+        """Return the words that destinations lose without routes, whose layers are known.
+
+        Each is cut a second time with the destination's own MLPs of these layers held clean: do the words survive?
+        """
+        cuts = []
+        for route in routes:
+            assert route.layers is not None
+            words = (route.source, *route.with_words)
+            cuts += [
+                LostBy(words, route.destination, route.layers.first, route.layers.last, hold) for hold in (False, True)
+            ]
+        lost, found = lost_by_cuts(run, cuts), []
+        for cut, rows in zip(cuts[::2], lost.split(2), strict=True):
+            strengths, tokens = self.strengths(cut.last, rows)
+            null = self.null[self.window(cut.last)]
+            words = self.words(tokens[0]) if strengths[0] > null else ()
+            survives = bool(words) and strengths[1] > null and bool({*words} & {*self.words(tokens[1])})
+            found.append(CarriedWords(words=words, strength=strengths[0], null=null, without_mlps=survives))
+        return found
+
+
+def layer_windows(n_layers: int) -> list[tuple[int, int]]:
+    """Return the first and the last layer of each window that has a null."""
+    size = -(-n_layers // min(WINDOWS, n_layers))
+    return [(first, min(first + size, n_layers) - 1) for first in range(0, n_layers, size)]
+
+
+@dataclass(frozen=True)
+class LostBy:
+    """A cut whose destination is read after its last layer."""
+
+    sources: tuple[int, ...]
+    destination: int
+    first: int
+    last: int
+    hold: bool = False
+    """True where the destination's own MLPs keep their clean outputs in these layers"""
+
+    def cut(self, run: CleanRun) -> Cut:
+        """Return the cut."""
+        edges = tuple(run.positions(word, self.destination) for word in self.sources)
+        return Cut(edges, first=self.first, last=self.last)
+
+
+@torch.no_grad()
+def lost_by_cuts(run: CleanRun, losses: Sequence[LostBy]) -> Rows:
+    """Return what the last position of each destination loses after the last layer of its cut."""
+    cuts, lost = [each.cut(run) for each in losses], torch.zeros(len(losses), run.model.cfg.d_model)
+    for rows in passes_of(run, [(cut.start, cut.first) for cut in cuts]):
+        chosen = [cuts[row] for row in rows]
+        start, store = first_position(run, chosen), dict[str, Tensor]()
+        hooks: list[tuple[str, Hook]] = []
+        for at, row in enumerate(rows):
+            each, span = losses[row], run.words[losses[row].destination]
+            for layer in range(each.first, each.last + 1) if each.hold else ():
+                if (name := f"blocks.{layer}.hook_mlp_out") in run.values:
+                    clean = run.values[name][:, span.start : span.stop]
+                    hooks.append((name, setting(span, start, clean, [at])))
+        points = {f"blocks.{losses[row].last}.hook_resid_post" for row in rows}
+        run_cuts(run, chosen, [*hooks, *((point, storing_hook(store, point)) for point in points)])
+        for at, row in enumerate(rows):
+            point, end = f"blocks.{losses[row].last}.hook_resid_post", run.words[losses[row].destination].stop - 1
+            lost[row] = run.values[point][0, end] - store[point][at, end - start]
+    return lost
+
+
+def setting(span: range, start: int, values: Tensor, rows: Sequence[int] | slice = slice(None)) -> Hook:
+    """Return a hook that sets positions of some rows, in a pass that begins at position `start`."""
+
+    def edit(value: Tensor, hook: object) -> Tensor:
+        value = value.clone()
+        value[rows, span.start - start : span.stop - start] = values.to(value)
+        return value
+
+    return edit

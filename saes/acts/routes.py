@@ -1,0 +1,120 @@
+"""Acts on the routes of a prompt: why the model says its answer, one edge in full, and one with another word's values.
+
+Torch-free until an act is measured.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from interp.acts import Act, Streamed
+from interp.errors import PromptError
+from interp.nulls import DRAWS, Level
+from interp.options import Count
+from interp.routes.routes import Route, RouteConfig, Routes, RouteSettings, Swap
+from saes.acts.prompt import OnPrompt
+from saes.acts.session import Session
+
+if TYPE_CHECKING:
+    from interp.routes.cut import CleanRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskWhy(RouteConfig, OnPrompt, Streamed[Session, Routes]):
+    """Ask why a model says what it says next: which words tell which, in which layers, and what they carry.
+
+    Every step is the whole answer so far: totals of words, edges, their layers and words, swaps, and how few edges are
+    enough. Nulls: words are read where they beat mixtures of differences from unrelated texts; swaps stand beside
+    unrelated values of equal norm, a set of routes beside random sets. Raises `PromptError` (empty, one word, too many
+    words, an answer of several tokens), `UnknownNameError` for a swap of a word that is not there.
+    """
+
+    verb: ClassVar[str] = "why"
+    later: ClassVar[bool] = True
+
+    def measure(self, run: Session) -> Iterator[Routes]:
+        from interp.models.adapter import weight_hash
+        from interp.routes.find import find_routes
+
+        run.check("reading the prompt")
+        model = run.model(self.model)
+        fields = {name: getattr(self, name) for name in ("model", "text", "answer", "swap", "chat", "nulls")}
+        settings = RouteSettings(**fields, weight_hash=weight_hash(model))
+        reading = _read(run, settings)
+        yield from find_routes(reading, run.lost_words(self.model), settings, lambda _: run.check())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnRoute(OnPrompt):
+    """Fields of the acts on one edge between two words."""
+
+    source: Count
+    """Number of the word that is attended to, from 0."""
+    destination: Count
+    """Number of a later word."""
+    answer: str = ""
+    """Token that is explained. Default: the likeliest next one."""
+
+    def opened(self, run: Session) -> "CleanRun":
+        """Return a run of the prompt. Raises `PromptError` for an edge that is not there."""
+        settings = RouteSettings(model=self.model, text=self.text, chat=self.chat, answer=self.answer, weight_hash="")
+        reading = _read(run, settings)
+        if (self.source, self.destination) not in reading.edges():
+            raise PromptError(
+                f"an edge leads from one word to a later one, and not from the first token; the prompt has words 0 to "
+                f"{len(reading.words) - 1}, got {self.source} to {self.destination}"
+            )
+        return reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamineRoute(OnRoute, Act[Session, Route]):
+    """Cut one edge between two words of a prompt: its effect, its layers and heads, and the words that it carries.
+
+    Raises `PromptError` for an edge that is not there.
+    """
+
+    verb: ClassVar[str] = "route"
+    later: ClassVar[bool] = True
+
+    def measure(self, run: Session) -> Route:
+        from interp.routes.cut import Cut, cut_effects
+        from interp.routes.find import examined
+
+        reading = self.opened(run)
+        effect = cut_effects(reading, [Cut((reading.positions(self.source, self.destination),))])[0]
+        route = Route(
+            source=self.source, destination=self.destination, effect=effect.effect, kl=effect.kl, after=effect.after
+        )
+        return examined(reading, [route], run.lost_words(self.model), lambda _: run.check())[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapRoute(OnRoute, Act[Session, Swap]):
+    """Let one edge carry the values of another word, and read the next token: before, after, and its null.
+
+    The null are unrelated values of equal norm on the same edge. Raises `PromptError` where the other prompt has the
+    same answer, or for an edge that is not there.
+    """
+
+    verb: ClassVar[str] = "swap_route"
+    later: ClassVar[bool] = True
+    instead: str
+    """The word in the place of the source."""
+    nulls: Level = "quick"
+    """Draws of the null: quick 5, standard 19, thorough 99."""
+
+    def measure(self, run: Session) -> Swap:
+        from interp.routes.swap import swap_routes
+
+        if not self.instead.strip():
+            raise PromptError("the word to swap with is empty; type one")
+        reading, others = self.opened(run), run.lost_words(self.model).texts
+        return swap_routes(reading, self.source, self.instead.strip(), [self.destination], others, DRAWS[self.nulls])[0]
+
+
+def _read(run: Session, settings: RouteSettings) -> "CleanRun":
+    """Return a run of the prompt of a question."""
+    from interp.routes.find import question_run
+
+    return question_run(run.model(settings.model), settings)
