@@ -193,35 +193,31 @@ export function ofWord(view, value, word) {
 }
 
 /** The effect of a route cut from a layer on, and up to one, as two lines. @param {RouteLayers} layers */
-function curves({ from_layer: from, up_to: upTo, first, last }) {
-  const step = 228 / Math.max(1, from.length - 1),
+function curves({ from_layer: from, up_to: upTo, first, last, step }) {
+  const wide = 228 / (from.length * step),
     [low, top] = [Math.min(...from, ...upTo, 0), Math.max(...from, ...upTo, 0.01)],
-    point = (/** @type {number} */ v, /** @type {number} */ i) =>
-      `${6 + step * i},${80 - (72 * (v - low)) / (top - low)}`,
-    band = { x: 6 + step * (first - 0.5), y: 4, width: step * (last - first + 1), height: 80, class: "wb-route-band" },
+    band = { x: 6 + wide * first, y: 4, width: wide * (last - first + 1), height: 80, class: "wb-route-band" },
     named = {
       viewBox: "0 0 240 88",
       role: "img",
       "aria-label": `Effect by layer, mostly in ${layersOf({ first, last })}`,
     };
+  /** Points lie where a layer begins, or ends. @param {number[]} values @param {number} end @param {string} look */
+  const line = (values, end, look) => {
+    const points = values.map((v, i) => `${6 + wide * step * (i + end)},${80 - (72 * (v - low)) / (top - low)}`);
+    return svg("polyline", { points: points.join(" "), class: look });
+  };
+  const [a, b] = ["wb-route-from", "wb-route-to"],
+    said = [element("span", { class: a }, "from a layer on"), " and ", element("span", { class: b }, "up to one"), "."];
   return element(
     "figure",
     {},
-    svg(
-      "svg",
-      named,
-      svg("rect", band),
-      svg("polyline", { points: from.map(point).join(" "), class: "wb-route-from" }),
-      svg("polyline", { points: upTo.map(point).join(" "), class: "wb-route-to" }),
-    ),
+    svg("svg", named, svg("rect", band), line(from, 0, a), line(upTo, 1, b)),
     element(
       "figcaption",
       { class: "wb-quiet" },
       `Band: ${layersOf({ first, last })}. Effect where it is cut `,
-      element("span", { class: "wb-route-from" }, "from a layer on"),
-      " and ",
-      element("span", { class: "wb-route-to" }, "up to one"),
-      ".",
+      ...said,
     ),
   );
 }

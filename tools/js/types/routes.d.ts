@@ -9,6 +9,8 @@ interface RouteLayers {
   first: number;
   last: number;
   share: number;
+  /** layers between two points of the curves */
+  step: number;
   from_layer: number[];
   up_to: number[];
   heads: { layer: number; head: number; effect: number; attention: number }[];
