@@ -22,9 +22,6 @@ export const layersOf = ({ first, last }) => (first === last ? `layer ${first}` 
 /** The key of a route. @param {{ source: number, destination: number }} ends */
 export const keyOf = ({ source, destination }) => `${source}-${destination}`;
 
-/** @param {RouteSwap} swap */
-export const flips = ({ says, counterpart }) => says[0]?.text === counterpart;
-
 /** Length of a text in pixels. @type {(text: string, font: keyof typeof FONTS) => number} */
 const long = (() => {
   const lengths = new Map(),
@@ -110,7 +107,8 @@ function lay(value, routes, parts, width) {
     return at + (slot - wide) / 2 + wide * (0.12 + 0.76 * share);
   };
   const laid = routes.map((route) => {
-    const swap = value.swaps.findLast((one) => keyOf(one) === keyOf(route) && flips(one)),
+    const here = value.swaps.filter((swap) => keyOf(swap) === keyOf(route)),
+      swap = here.findLast(({ says, counterpart }) => says[0].text === counterpart), // it flips
       carried = listed(route.carried?.words ?? []),
       detail = [route.layers && layersOf(route.layers), `${short(route.effect)} nats`].filter(Boolean).join(" · "),
       other = swap ? `with ${wordText(swap.instead)}: ${wordText(swap.counterpart)}` : "",
@@ -174,8 +172,9 @@ function wordOf({ word, text, at, slot, wide, station }, value, base, most) {
   );
 }
 
-const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "font"];
-const MORE = ["paint-order", "stroke-linejoin", "text-anchor"];
+const KEPT = "fill fill-opacity stroke stroke-width stroke-opacity stroke-dasharray font paint-order text-anchor".split(
+  " ",
+);
 
 /** The picture as a file, with the colours that it has now. @param {Element} picture */
 export function asFile(picture) {
@@ -183,7 +182,7 @@ export function asFile(picture) {
     [seen, made] = [picture, copy].map((root) => [root, ...root.querySelectorAll("*")]);
   for (const [i, part] of made.entries()) {
     const styles = getComputedStyle(seen[i]);
-    const style = [...KEPT, ...MORE].map((name) => `${name}:${styles.getPropertyValue(name).replace(/"/g, "'")}`);
+    const style = KEPT.map((name) => `${name}:${styles.getPropertyValue(name).replace(/"/g, "'")}`);
     if (part === copy) style.push(`background:${styles.getPropertyValue("--wb-surface")}`);
     part.setAttribute("style", style.join(";"));
   }

@@ -3,7 +3,7 @@
 import { button, element, recordsTable, short, svg } from "../dom.mjs";
 import { json, messageOf } from "../http.mjs";
 import { percent } from "../prompt/draw.mjs";
-import { flips, keyOf, layersOf, listed, wordText } from "./arcs.mjs";
+import { keyOf, layersOf, listed, wordText } from "./arcs.mjs";
 
 /** @typedef {import("./routes.mjs").RoutesView} RoutesView */
 
@@ -35,8 +35,8 @@ export function ofRoute(view, value, route) {
     view,
     `${from} → ${to}`,
     lost + elsewhere + again,
-    cutting(view, value, route),
     swapping(view, value, route, from),
+    cutting(view, value, route),
     layers ? part("In which layers", curves(layers), heads(view, value, layers)) : measuring(view, value, route),
     carried || features.length ? carrying(carried, features, value.lens) : null,
   );
@@ -50,10 +50,8 @@ function cutting(view, { says }, { after }) {
     view.draw();
   });
   const texts = [...new Set([...says.slice(0, 4), ...after.slice(0, 4)].map(({ text }) => text))],
-    of = (/** @type {LikelyToken[]} */ tokens, /** @type {string} */ text) => {
-      const found = tokens.find((token) => token.text === text);
-      return found ? percent(found.probability) : "–";
-    },
+    of = (/** @type {LikelyToken[]} */ tokens, /** @type {string} */ text) =>
+      tokens.filter((token) => token.text === text).map(({ probability }) => percent(probability))[0] ?? "–",
     rows = texts.map((text) => [wordText(text), of(says, text), of(after, text)]);
   const table = recordsTable(["next token", "before", "cut"], rows);
   return part("Without it", element("label", { class: "wb-field" }, box, "cut it in the picture"), table);
@@ -92,40 +90,33 @@ function swapping(view, value, { source, destination }, word) {
 }
 
 /** A swap in words and numbers. @param {RouteSwap} swap */
-function swapped(swap) {
-  const { before, after, whole, others } = swap,
-    [answer, other] = [swap.answer, swap.counterpart].map((text) => wordText(text)),
+function swapped({ before, after, whole, others, null: null_, aligned, ...swap }) {
+  const [answer, other, says] = [swap.answer, swap.counterpart, swap.says[0].text].map((text) => wordText(text)),
     share = Math.abs(whole) > 1e-6 ? `, ${Math.round((100 * after.moved) / whole)} % of all edges of the word` : "",
     rest = others === null ? "" : ` All others: ${short(others)}.`,
-    most = swap.null.length
-      ? ` Null, ${swap.null.length} unrelated values: at most ${short(Math.max(...swap.null))}.`
-      : "",
-    ends = swap.aligned ? " The words differ in tokens: their ends were aligned." : "",
-    rows = [
-      [answer, percent(before.answer), percent(after.answer)],
-      [other, percent(before.counterpart), percent(after.counterpart)],
-    ];
+    least = null_.length ? ` Null, ${null_.length} unrelated values: at most ${short(Math.max(...null_))}.` : "",
+    ends = aligned ? " The words differ in tokens: their ends were aligned." : "",
+    verb = says === other ? "it flips and says " : "it does not flip, and says ";
+  const rows = [
+    [answer, percent(before.answer), percent(after.answer)],
+    [other, percent(before.counterpart), percent(after.counterpart)],
+  ];
   return element(
     "div",
     { class: "wb-route-swap" },
-    element(
-      "p",
-      { dir: "auto" },
-      `${wordText(swap.instead)}: it ${flips(swap) ? "flips and" : "does not flip, and"} says `,
-      element("strong", {}, wordText(swap.says[0]?.text ?? "")),
-    ),
+    element("p", { dir: "auto" }, `${wordText(swap.instead)}: `, verb, element("strong", {}, says)),
     recordsTable(["next token", "before", "after"], rows),
-    note(`Moves ${short(after.moved)} nats to ${other}${share}.${rest}${most}${ends}`),
+    note(`Moves ${short(after.moved)} nats to ${other}${share}.${rest}${least}${ends}`),
   );
 }
 
 /** Where layers and words were not measured: a button that does. @param {RoutesView} view @param {RoutesValue} value @param {WordRoute} route */
 function measuring(view, value, route) {
   if (view.asking) return part("In which layers", note("measuring …"));
-  const { answer } = value.settings,
-    { source, destination } = route,
-    take = (/** @type {unknown} */ found) => Object.assign(route, found);
-  const { go, said } = asker(view, value, "Measure", "route", () => ({ answer, source, destination }), take);
+  const { source, destination, usual, with_words } = route,
+    body = () => ({ answer: value.settings.answer, source, destination }),
+    take = (/** @type {unknown} */ found) => Object.assign(route, found, { usual, with_words }),
+    { go, said } = asker(view, value, "Measure", "route", body, take);
   return part("In which layers, with which words", go, said);
 }
 
@@ -133,12 +124,9 @@ function measuring(view, value, route) {
 function heads(view, { settings }, layers) {
   const pages = JSON.parse(view.root.dataset.heads ?? "{}")[settings.model];
   const rows = layers.heads.map(({ layer, head, effect, attention }) => {
-    const name = `L${layer}H${head}`;
-    return [
-      pages ? element("a", { class: "wb-link", href: pages + name }, name) : name,
-      short(effect),
-      short(attention),
-    ];
+    const name = `L${layer}H${head}`,
+      link = pages ? element("a", { class: "wb-link", href: pages + name }, name) : name;
+    return [link, short(effect), short(attention)];
   });
   return recordsTable(["head", "effect (nats)", "attention"], rows);
 }
@@ -146,26 +134,17 @@ function heads(view, { settings }, layers) {
 /** @param {CarriedWords | null} carried @param {CarriedFeature[]} features @param {string} lens */
 function carrying(carried, features, lens) {
   const lines = features.map(({ features: set, number, label, fall, null: most }) => {
-    const href = `/feature/${encodeURIComponent(set)}/${number}`;
-    const link = element(
-      "a",
-      { class: "wb-link", href, dir: "auto" },
-      `${number} ${wordText(label || "no label", 60)}`,
-    );
-    return element(
-      "li",
-      {},
-      link,
-      element("span", { class: "wb-quiet" }, ` falls by ${short(fall)}, null ${short(most)}`),
-    );
+    const given = { class: "wb-link", href: `/feature/${encodeURIComponent(set)}/${number}`, dir: "auto" },
+      name = `${number} ${wordText(label || "no label", 60)}`;
+    return element("li", {}, element("a", given, name), ` falls by ${short(fall)}, null ${short(most)}`);
   });
   const held = carried?.without_mlps ? "still read" : "not read",
-    mlps = carried?.words.length ? ` With the MLPs of the destination held, the first is ${held}.` : "";
+    mlps = carried?.words.length ? ` With the MLPs of the destination held, the first is ${held}.` : "",
+    strength = carried && `${short(carried.strength)} standard deviations (${lens} lens), null ${short(carried.null)}.`;
   return part(
     "What it carries",
     carried && element("strong", { dir: "auto" }, listed(carried.words, 8) || "not in words"),
-    carried &&
-      note(`${short(carried.strength)} standard deviations (${lens} lens), null ${short(carried.null)}.${mlps}`),
+    carried && note(strength, mlps),
     element("ul", {}, ...lines),
   );
 }
@@ -173,51 +152,36 @@ function carrying(carried, features, lens) {
 /** @param {RoutesView} view @param {RoutesValue} value @param {RouteWord} word */
 export function ofWord(view, value, word) {
   const number = value.words.indexOf(word),
-    lines = word.stations.map((station) => [
-      layersOf(station),
-      short(station.effect),
-      (listed(station.words, 6) || "not in words") + (station.restates ? " (restates the token)" : ""),
+    lost = `Where no later word sees it, the answer loses ${short(word.total)} nats; KL ${short(word.kl)} nats.`,
+    rows = word.stations.map((one) => [
+      layersOf(one),
+      short(one.effect),
+      (listed(one.words, 6) || "not in words") + (one.restates ? " (restates the token)" : ""),
     ]),
+    added = rows.length ? recordsTable(["its MLPs in", "effect (nats)", "add"], rows) : note("Nothing measured."),
     ends = value.routes.filter(({ source, destination }) => [source, destination].includes(number)),
-    added = lines.length
-      ? recordsTable(["its MLPs in", "effect (nats)", "add"], lines)
-      : note("Nothing above the floor."),
-    routes = ends.map((route) => element("li", {}, view.opener(value, route), ` ${short(route.effect)} nats`));
-  return panel(
-    view,
-    wordText(word.text, 60),
-    `Where no later word sees it, the answer loses ${short(word.total)} nats; KL of all next tokens ${short(word.kl)} nats.`,
-    part("What it adds", added),
-    routes.length ? part("Its routes", element("ul", {}, ...routes)) : null,
-  );
+    routes = ends.map((route) => element("li", {}, view.opener(value, route), ` ${short(route.effect)} nats`)),
+    parts = [part("What it adds", added), part("Its routes", element("ul", {}, ...routes))];
+  return panel(view, wordText(word.text, 60), lost, ...parts);
 }
 
 /** The effect of a route cut from a layer on, and up to one, as two lines. @param {RouteLayers} layers */
 function curves({ from_layer: from, up_to: upTo, first, last, step }) {
   const wide = 228 / (from.length * step),
     [low, top] = [Math.min(...from, ...upTo, 0), Math.max(...from, ...upTo, 0.01)],
-    band = { x: 6 + wide * first, y: 4, width: wide * (last - first + 1), height: 80, class: "wb-route-band" },
-    named = {
-      viewBox: "0 0 240 88",
-      role: "img",
-      "aria-label": `Effect by layer, mostly in ${layersOf({ first, last })}`,
-    };
+    where = layersOf({ first, last }),
+    band = { x: 6 + wide * first, y: 4, width: wide * (last - first + 1), height: 80, class: "wb-route-band" };
   /** Points lie where a layer begins, or ends. @param {number[]} values @param {number} end @param {string} look */
   const line = (values, end, look) => {
     const points = values.map((v, i) => `${6 + wide * step * (i + end)},${80 - (72 * (v - low)) / (top - low)}`);
     return svg("polyline", { points: points.join(" "), class: look });
   };
-  const [a, b] = ["wb-route-from", "wb-route-to"],
-    said = [element("span", { class: a }, "from a layer on"), " and ", element("span", { class: b }, "up to one"), "."];
+  const lines = [svg("rect", band), line(from, 0, "wb-route-from"), line(upTo, 1, "wb-route-to")],
+    said = `Band: ${where}. Effect where it is cut from a layer on (blue), up to one (orange).`;
   return element(
     "figure",
     {},
-    svg("svg", named, svg("rect", band), line(from, 0, a), line(upTo, 1, b)),
-    element(
-      "figcaption",
-      { class: "wb-quiet" },
-      `Band: ${layersOf({ first, last })}. Effect where it is cut `,
-      ...said,
-    ),
+    svg("svg", { viewBox: "0 0 240 88", role: "img", "aria-label": `Effect by layer, mostly in ${where}` }, ...lines),
+    element("figcaption", { class: "wb-quiet" }, said),
   );
 }

@@ -123,9 +123,10 @@ export class RoutesView {
     for (const part of value ? [] : [this.field, this.tools, this.enough]) part.replaceChildren();
     if (!value) this.panel.hidden = true;
     if (!value || !this.width) return;
-    const picture = draw(value, drawn, this.width, this.cut ? route : null);
+    const picture = draw(value, drawn, this.width, this.cut ? route : null),
+      left = this.field.firstChild ? this.field.scrollLeft : 1e4; // the answer is at the end
     this.field.replaceChildren(this.table ? this.records(value, drawn) : picture);
-    this.field.scrollLeft = this.field.scrollWidth; // the answer is at the end
+    this.field.scrollLeft = left;
     for (const item of this.items) item.addEventListener("click", () => this.choose(item.dataset.item ?? ""));
     this.reach(held ?? this.chosen, held !== null);
     const change = (/** @type {"all" | "table"} */ what) => () => {
@@ -196,17 +197,21 @@ export class RoutesView {
 
   /** Arrows lead to the next word or arc, up to an arc of the word and down to the word of an arc. @param {KeyboardEvent} event */
   key(event) {
-    const here = document.activeElement?.getAttribute("data-item"),
-      step = ["ArrowLeft", "", "ArrowRight"].indexOf(event.key) - 1;
-    if (!here || !["Enter", " ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].includes(event.key)) return;
+    const here = document.activeElement?.getAttribute("data-item") ?? "",
+      keys = this.items.map((item) => item.dataset.item ?? ""),
+      row = keys.filter((key) => key.includes("-") === here.includes("-"));
+    /** @type {Record<string, string | undefined>} */
+    const ways = {
+      ArrowLeft: row[row.indexOf(here) - 1],
+      ArrowRight: row[row.indexOf(here) + 1],
+      ArrowUp: keys.findLast((key) => key.includes("-") && key.split("-").includes(here)),
+      ArrowDown: here.split("-")[1],
+    };
+    const opens = event.key === "Enter" || event.key === " ";
+    if (!here || !(opens || event.key in ways)) return;
     event.preventDefault();
-    const keys = this.items.map((item) => item.dataset.item ?? ""),
-      [arcs, words] = [true, false].map((isArc) => keys.filter((key) => key.includes("-") === isArc)),
-      row = here.includes("-") ? arcs : words;
-    if (event.key === "ArrowUp") this.reach(arcs.findLast((key) => key.split("-").includes(here)) ?? here, true);
-    else if (event.key === "ArrowDown") this.reach(here.split("-").at(-1) ?? here, true);
-    else if (Math.abs(step) === 1 && event.key !== "Enter") this.reach(row[row.indexOf(here) + step] ?? here, true);
-    else this.choose(here);
+    if (opens) this.choose(here);
+    else this.reach(ways[event.key] ?? here, true);
   }
 }
 
