@@ -19,8 +19,12 @@ export const listed = (words, most = 3) => Array.from(words.slice(0, most), (wor
 /** @param {{ first: number, last: number }} layers */
 export const layersOf = ({ first, last }) => (first === last ? `layer ${first}` : `layers ${first} to ${last}`);
 
-/** The key of a route. @param {{ source: number, destination: number }} ends */
-export const keyOf = ({ source, destination }) => `${source}-${destination}`;
+/** The key of a route: its ends, then earlier occurrences of its source that are cut with it. @param {WordRoute} route */
+export const keyOf = ({ source, destination, with_words: more }) => [source, destination, ...more].join("-");
+
+/** The swaps of an edge, the last one first. @param {RoutesValue} value @param {WordRoute} route */
+export const swapsOf = ({ swaps }, { source, destination }) =>
+  swaps.filter((swap) => swap.source === source && swap.destination === destination).reverse();
 
 /** Length of a text in pixels. @type {(text: string, font: keyof typeof FONTS) => number} */
 const long = (() => {
@@ -72,7 +76,7 @@ const endOf = (parts) => Math.max(0, ...parts.map(({ at, slot, wide }) => at + (
 
 /** The words beside each other: all, or as many near the ends of routes as fit. @param {RoutesValue} value @param {WordRoute[]} routes @param {number} room */
 function line({ words }, routes, room) {
-  const ends = [...routes.flatMap(({ source, destination }) => [source, destination]), words.length - 1],
+  const ends = [...routes.flatMap((route) => keyOf(route).split("-").map(Number)), words.length - 1],
     far = words.map((_, i) => Math.min(...ends.map((end) => Math.abs(end - i)))),
     steps = [...new Set(far)].sort((a, b) => b - a);
   const of = (/** @type {number} */ most) => {
@@ -107,17 +111,17 @@ function lay(value, routes, parts, width) {
     return at + (slot - wide) / 2 + wide * (0.12 + 0.76 * share);
   };
   const laid = routes.map((route) => {
-    const here = value.swaps.filter((swap) => keyOf(swap) === keyOf(route)),
-      swap = here.findLast(({ says, counterpart }) => says[0].text === counterpart), // it flips
+    const swap = swapsOf(value, route).find(({ says, counterpart }) => says[0].text === counterpart), // it flips
       carried = listed(route.carried?.words ?? []),
       detail = [route.layers && layersOf(route.layers), `${short(route.effect)} nats`].filter(Boolean).join(" · "),
       other = swap ? `with ${wordText(swap.instead)}: ${wordText(swap.counterpart)}` : "",
       lines = [carried, detail, other].filter(Boolean),
       [from, to] = [end(route, route.source), end(route, route.destination)],
+      again = parts.filter(({ word }) => route.with_words.includes(word)).map(({ at, slot }) => at + slot / 2),
       half = Math.max(...lines.map((text) => long(text, text === carried ? "label" : "small"))) / 2 + 3,
       middle = Math.max(half, Math.min((from + to) / 2, width - half));
-    const reach = [Math.min(from, middle - half) - 3, Math.max(to, middle + half) + 3];
-    return { route, from, to, lines, middle, carried, reach, top: 0 };
+    const reach = [Math.min(from, ...again, middle - half) - 3, Math.max(to, middle + half) + 3];
+    return { route, starts: [from, ...again], from, to, lines, middle, carried, reach, top: 0 };
   });
   const above = [...laid].sort((a, b) => a.to - a.from - (b.to - b.from));
   for (const [i, arc] of above.entries()) {
@@ -128,12 +132,12 @@ function lay(value, routes, parts, width) {
 }
 
 /** @param {ReturnType<typeof lay>[number]} arc @param {RoutesValue} value @param {number} base @param {number} most @param {boolean} isCut */
-function arcOf({ route, from, to, top, lines, middle, carried }, value, base, most, isCut) {
+function arcOf({ route, starts, to, top, lines, middle, carried }, value, base, most, isCut) {
   const wide = 1.5 + (WIDEST - 1.5) * (Math.abs(route.effect) / most),
     head = 4 + wide / 2,
     y = base - top - wide / 2 - 6 - LINE * (lines.length - 1),
     [start, bend, stop] = [base, base - (top + wide / 2) / 0.75, base - head].map((v) => v.toFixed(1)),
-    curve = `M${from} ${start}C${from} ${bend} ${to} ${bend} ${to} ${stop}`,
+    curve = starts.map((from) => `M${from} ${start}C${from} ${bend} ${to} ${bend} ${to} ${stop}`).join(""),
     [a, b] = [route.source, route.destination].map((i) => wordText(value.words[i].text)),
     spoken = [`${a} tells ${b}`, `${short(route.effect)} nats`, route.layers && layersOf(route.layers), carried],
     look = `wb-arc${route.effect < 0 ? " wb-arc-against" : ""}${isCut ? " wb-arc-cut" : ""}`;

@@ -3,7 +3,9 @@
 import { button, element, recordsTable, short, svg } from "../dom.mjs";
 import { json, messageOf } from "../http.mjs";
 import { percent } from "../prompt/draw.mjs";
-import { keyOf, layersOf, listed, wordText } from "./arcs.mjs";
+import { layersOf, listed, swapsOf, wordText } from "./arcs.mjs";
+
+const HEADS = 6; // of a route, that are named
 
 /** @typedef {import("./routes.mjs").RoutesView} RoutesView */
 
@@ -49,7 +51,7 @@ function cutting(view, { says }, { after }) {
     view.cut = box.checked;
     view.draw();
   });
-  const texts = [...new Set([...says.slice(0, 4), ...after.slice(0, 4)].map(({ text }) => text))],
+  const texts = [...new Set([...says.slice(0, 3), ...after.slice(0, 3)].map(({ text }) => text))],
     of = (/** @type {LikelyToken[]} */ tokens, /** @type {string} */ text) =>
       tokens.filter((token) => token.text === text).map(({ probability }) => percent(probability))[0] ?? "–",
     rows = texts.map((text) => [wordText(text), of(says, text), of(after, text)]);
@@ -78,15 +80,15 @@ function asker(view, value, text, act, body, take) {
 }
 
 /** The field "swap with", and what was swapped. @param {RoutesView} view @param {RoutesValue} value @param {WordRoute} route @param {string} word */
-function swapping(view, value, { source, destination }, word) {
+function swapping(view, value, route, word) {
   const field = element("input", { class: "wb-native", type: "text", "aria-label": `Swap ${word} with`, size: 12 }),
+    { source, destination } = route,
     body = () => ({ source, destination, instead: field.value.trim(), nulls: value.settings.nulls }),
     take = (/** @type {unknown} */ found) => value.swaps.push(/** @type {RouteSwap} */ (found)),
-    { go, said } = asker(view, value, "Swap", "swap_route", body, take),
-    done = value.swaps.filter((swap) => keyOf(swap) === keyOf({ source, destination }));
+    { go, said } = asker(view, value, "Swap", "swap_route", body, take);
   field.addEventListener("keydown", ({ key }) => key === "Enter" && go.click());
   const line = element("div", { class: "wb-controls" }, "swap with ", field, go);
-  return part(`With the values of another word`, line, said, ...done.reverse().map(swapped));
+  return part(`With the values of another word`, line, said, ...swapsOf(value, route).map(swapped));
 }
 
 /** A swap in words and numbers. @param {RouteSwap} swap */
@@ -123,7 +125,7 @@ function measuring(view, value, route) {
 /** Heads, as links to their pages where the workspace has them. @param {RoutesView} view @param {RoutesValue} value @param {RouteLayers} layers */
 function heads(view, { settings }, layers) {
   const pages = JSON.parse(view.root.dataset.heads ?? "{}")[settings.model];
-  const rows = layers.heads.map(({ layer, head, effect, attention }) => {
+  const rows = layers.heads.slice(0, HEADS).map(({ layer, head, effect, attention }) => {
     const name = `L${layer}H${head}`,
       link = pages ? element("a", { class: "wb-link", href: pages + name }, name) : name;
     return [link, short(effect), short(attention)];

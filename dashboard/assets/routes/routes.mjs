@@ -134,7 +134,8 @@ export class RoutesView {
         this.draw();
       },
       save = () => download(URL.createObjectURL(asFile(picture)), "routes.svg"),
-      more = `${routes.length - drawn.length} more, ${routes.filter(isUsual).length} usual`,
+      usual = routes.filter(isUsual).length,
+      more = `${routes.length - drawn.length} more${usual ? `, ${usual} usual` : ""}`,
       hint = "Weaker routes, and usual ones: edges that do as much on other prompts of this length";
     this.tools.replaceChildren(
       routes.length > drawn.length || this.all
