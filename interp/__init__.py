@@ -18,6 +18,7 @@ Subjects, one folder each:
 - `patching`   tasks and their metrics; ablation, activation patching, path patching
 - `doctor`     a set-up examined by experiments before its numbers are believed
 - `circuits`   head kinds and scores, induction, tasks by name, edge attribution, discovery, evaluation
+- `routes`     why a model answers: edges between words of a prompt, cut and swapped
 - `directions` a direction made from a description, its layer and strength chosen and judged
 - `geometry`   shapes of word lists, dimension, similarity, transport
 - `atlas`      maps of vectors, their quality, regions and labels
@@ -131,6 +132,13 @@ if TYPE_CHECKING:
     from interp.recording.record import RecordConfig, record
     from interp.recording.store import Recording
     from interp.results import Result
+    from interp.routes.carried import LostWords
+    from interp.routes.cut import Cut, clean_run, cut_effects
+    from interp.routes.enough import enough_routes
+    from interp.routes.find import find_routes, question_run
+    from interp.routes.stations import stations
+    from interp.routes.swap import swap_routes
+    from interp.routes.when import route_layers
     from interp.statistics import t_interval
     from interp.text.corpora import Document, open_corpus
     from interp.threads import one_thread

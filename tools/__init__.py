@@ -8,7 +8,6 @@ All of it is made again in this order, each step by `python -m tools.NAME`:
 - `lens`      the Jacobian lens
 - `labels`    batches for readers who write and judge labels of its features
 - `adopt`     those labels, given to the dictionary
-- `graphs`    labels of the MLP neurons, and the graphs of four prompts
 - `pictures`  last: the pictures of README and docs, from the demo that shows all of this
 
 Two modules make nothing:

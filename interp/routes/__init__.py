@@ -1,7 +1,7 @@
 """Routes: words of a prompt that tell other words something, found by cutting and swapping edges of attention.
 
 - `routes`    the artefact: words, routes, swaps
-- `words`     words of a prompt, from its tokens
+- `_words`    words of a prompt, from its tokens
 - `cut`       effects of cutting edges between words
 - `when`      the layers and the heads of a route
 - `carried`   words that a destination loses without a route

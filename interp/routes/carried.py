@@ -4,13 +4,15 @@ The difference between the clean residual and the one without the route is carri
 lens, or read as it is where none is fitted, as logits of the vocabulary. Its strength is its largest logit in standard
 deviations over the vocabulary. The null are differences without a content of their own: sums, with random signs, of
 `MIXED` differences from edges that are cut in the same window of layers of unrelated texts, each of length 1. A
-difference is read as words only where it is stronger than all `MIXTURES` of them.
+difference is read as words only where fewer than 1 in 20 of `MIXTURES` are as strong, and its strongest token is a
+whole word.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +24,7 @@ from interp.models.adapter import available_hook_points, bos_token_id
 from interp.models.hooked import Hook, HookedModel
 from interp.models.identity import tokenizer_of
 from interp.models.passes import storing_hook
+from interp.nulls import ALPHA
 from interp.routes.cut import CleanRun, Cut, clean_run, first_position, passes_of, run_cuts
 from interp.routes.routes import CarriedWords, Route
 from interp.seeds import make_generator
@@ -33,7 +36,7 @@ WORDS, CANDIDATES = 3, 12
 """Words that are read of a difference, from as many of its strongest tokens."""
 WINDOWS = 6
 """Windows of layers, each with a null of its own."""
-MIXED, MIXTURES = 8, 99
+MIXED, MIXTURES = 8, 199
 """Differences in a mixture, and draws of the null."""
 Rows = Float[Tensor, "rows d"]
 Layers = tuple[int, int]
@@ -95,12 +98,14 @@ class LostWords:
         return (logits / self.vocabulary.scale(carried)).tolist(), tokens.tolist()
 
     def words(self, tokens: Sequence[int]) -> tuple[str, ...]:
-        """Return the first words among tokens, each once however it is spelled; fragments and signs are left out."""
+        """Return the first whole words among tokens, each once however it is spelled; none where the first is none."""
         words: dict[str, str] = {}
-        for token in tokens:
-            text = self.vocabulary.texts[token].strip()
-            if len(text) > 1 and any(char.isalnum() for char in text) and "�" not in text:
-                words.setdefault(text.casefold(), text)
+        for number, token in enumerate(tokens):
+            text = self.vocabulary.texts[token]
+            if _whole_word(text):
+                words.setdefault(text.strip().casefold(), text.strip())
+            elif number == 0:
+                return ()
         return tuple(words.values())[:WORDS]
 
     def window(self, layer: int) -> tuple[int, int]:
@@ -109,27 +114,28 @@ class LostWords:
 
     @cached_property
     def null(self) -> dict[Layers, float]:
-        """Largest strength of mixtures of what random edges take, cut in each window of layers of unrelated texts."""
+        """Strength of mixtures of what random edges take, cut in each window of layers of unrelated texts."""
         windows, lost = layer_windows(self.model.cfg.n_layers), list[Rows]()
         for number, text in enumerate(self.texts):
             edges, draw = text.edges(), make_generator(number, "unrelated edges")
             chosen = [edges[i] for i in torch.randperm(len(edges), generator=draw)[:DRAWN_EDGES].tolist()]
             lost.append(lost_by_cuts(text, [LostBy((s,), d, *window) for window in windows for s, d in chosen]))
-        return self.largest(windows, lost)
+        return self.reached_by_mixtures(windows, lost)
 
-    def largest(self, windows: Sequence[Layers], lost: Sequence[Rows]) -> dict[Layers, float]:
-        """Return the largest strength of mixtures of differences after each window.
+    def reached_by_mixtures(self, windows: Sequence[Layers], lost: Sequence[Rows]) -> dict[Layers, float]:
+        """Return the strength that 1 in 20 mixtures of differences reaches after each window.
 
         `lost` are the rows of each text, in the order of the windows.
         """
         by_window = torch.stack([rows.unflatten(0, (len(windows), -1)) for rows in lost], 1).flatten(1, 2)
-        draw, largest = make_generator(0, "mixtures of differences"), dict[Layers, float]()
+        draw, reached = make_generator(0, "mixtures of differences"), dict[Layers, float]()
         for window, rows in zip(windows, by_window, strict=True):
             units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
             chosen = torch.stack([torch.randperm(len(units), generator=draw)[:MIXED] for _ in range(MIXTURES)])
             signs = 2.0 * torch.randint(2, chosen.shape, generator=draw) - 1
-            largest[window] = max(self.strengths(window[1], (signs[..., None] * units[chosen]).sum(1))[0])
-        return largest
+            strengths = self.strengths(window[1], (signs[..., None] * units[chosen]).sum(1))[0]
+            reached[window] = float(np.quantile(strengths, 1 - ALPHA))
+        return reached
 
     def read(self, run: CleanRun, routes: Sequence[Route]) -> list[CarriedWords]:
         """Return the words that destinations lose without routes, whose layers are known.
@@ -151,6 +157,12 @@ class LostWords:
             survives = bool(words) and strengths[1] > null and bool({*words} & {*self.words(tokens[1])})
             found.append(CarriedWords(words=words, strength=strengths[0], null=null, without_mlps=survives))
         return found
+
+
+def _whole_word(text: str) -> bool:
+    """Return True for a token that begins with a space or a capital, or in a script without them, and is letters."""
+    word = text.strip()
+    return len(word) > 1 and word.isalnum() and (text[:1].isspace() or not word[0].islower() or not word.isascii())
 
 
 def layer_windows(n_layers: int) -> list[tuple[int, int]]:

@@ -30,8 +30,8 @@ from interp.models.adapter import (
 from interp.models.hooked import Hook, HookedModel
 from interp.models.identity import tokenizer_of
 from interp.models.passes import past_of, read_hook, run_from, storing_hook
-from interp.routes.routes import LikelyToken
-from interp.routes.words import word_spans
+from interp.routes._words import word_spans
+from interp.routes.routes import TokenChance
 
 TOP = 5
 """Likeliest next tokens that are kept of a pass."""
@@ -142,11 +142,11 @@ def check_attention(model: HookedModel) -> None:
         )
 
 
-def likeliest(model: HookedModel, log_probs: Float[Tensor, " d_vocab"], n: int = TOP) -> tuple[LikelyToken, ...]:
+def likeliest(model: HookedModel, log_probs: Float[Tensor, " d_vocab"], n: int = TOP) -> tuple[TokenChance, ...]:
     """Return the likeliest tokens of a distribution."""
     values, ids = log_probs.topk(min(n, len(log_probs)))
     texts = token_strings(model, ids)
-    return tuple(LikelyToken(text, float(p)) for text, p in zip(texts, values.exp(), strict=True))
+    return tuple(TokenChance(text, float(p)) for text, p in zip(texts, values.exp(), strict=True))
 
 
 def run_cuts(run: CleanRun, cuts: Sequence[Cut], hooks: Sequence[tuple[str, Hook]] = ()) -> Float[Tensor, "rows vocab"]:
@@ -227,13 +227,13 @@ def _without_weights(mask: Bool[Tensor, "rows heads q k"]) -> Hook:
 
 @dataclass(frozen=True)
 class CutEffect:
-    """What a cut does to the next token."""
+    """Effect of a cut on the next token."""
 
     effect: float
     """fall of the answer's log-probability, nats"""
     kl: float
     """KL of the changed distribution from the unchanged one, nats"""
-    after: tuple[LikelyToken, ...]
+    after: tuple[TokenChance, ...]
 
 
 def passes_of(run: CleanRun, starts: Sequence[tuple[int, int]]) -> list[list[int]]:

@@ -20,6 +20,7 @@ from interp.models.adapter import token_strings
 from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
+from interp.routes._words import same_words
 from interp.routes.carried import LostWords, unrelated_tokens
 from interp.routes.cut import CleanRun, Cut, CutEffect, Done, clean_run, cut_effects, likeliest, tokens_of
 from interp.routes.enough import enough_routes
@@ -27,7 +28,6 @@ from interp.routes.routes import FLOOR, Route, Routes, RouteSettings, RouteWord
 from interp.routes.stations import stations
 from interp.routes.swap import swap_pairs, swap_routes
 from interp.routes.when import route_layers
-from interp.routes.words import same_words
 
 MOST_WORDS = 100
 """Words of a prompt."""

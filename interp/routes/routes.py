@@ -14,15 +14,18 @@ from interp.models.short_name import short_name
 from interp.nulls import Level, p_from_null
 from interp.options import ModelName, PromptText
 from interp.results import ROWS, Record
+from interp.text.function_words import FUNCTION_WORDS
 
 FLOOR = 0.25
 """Smallest effect of a route that is drawn, in nats; untrained models stay below it."""
 DRAWN = 6
 """Routes that are drawn and examined at first, the strongest."""
+MOST_SAID = 25
+"""Words of the sentence at most."""
 
 
 @dataclass(frozen=True)
-class LikelyToken:
+class TokenChance:
     """A next token and its probability."""
 
     text: str
@@ -38,7 +41,7 @@ class CarriedWords:
     strength: float
     """largest logit that the lost difference adds, in standard deviations over the vocabulary"""
     null: float
-    """largest strength of edges cut at the same layers of unrelated texts"""
+    """strength that 1 in 20 differences without content reach at these layers (`interp.routes.carried`)"""
     without_mlps: bool
     """True where the first word is still read with the destination's own MLPs of these layers held clean"""
 
@@ -126,7 +129,7 @@ class Route:
     """nats"""
     kl: float
     """KL of the next-token distribution without the route from the unchanged one, nats"""
-    after: tuple[LikelyToken, ...] = ()
+    after: tuple[TokenChance, ...] = ()
     """likeliest next tokens where it is cut"""
     with_words: tuple[int, ...] = ()
     """earlier occurrences of the same word that were cut with it, by number"""
@@ -145,7 +148,7 @@ class Route:
 
 @dataclass(frozen=True, kw_only=True)
 class SwapEffect:
-    """What a swap does: probabilities of both answers, and the movement between them."""
+    """Effect of a swap: probabilities of both answers, and the movement between them."""
 
     answer: float
     counterpart: float
@@ -169,7 +172,7 @@ class Swap:
     """likeliest next tokens of the two prompts"""
     before: SwapEffect
     after: SwapEffect
-    says: tuple[LikelyToken, ...]
+    says: tuple[TokenChance, ...]
     """likeliest next tokens after the swap"""
     whole: float
     """movement with the values of all edges out of the changed words, nats"""
@@ -250,7 +253,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
     measured: int
     """edges that were cut one by one; fewer than `n_edges` in a long prompt"""
     tokens: Annotated[tuple[str, ...], DocumentField("tokens.json")]
-    says: Annotated[tuple[LikelyToken, ...], DocumentField("says.json")]
+    says: Annotated[tuple[TokenChance, ...], DocumentField("says.json")]
     """likeliest next tokens"""
     words: Annotated[tuple[RouteWord, ...], DocumentField("words.json")]
     routes: Annotated[tuple[Route, ...], DocumentField("routes.json")]
@@ -268,19 +271,39 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
     @property
     def sentence(self) -> str:
         """The strongest routes in at most 25 words: which word tells which, in which layers, and what it carries."""
-        in_words = [route for route in self.drawn if route.carried and route.carried.words]
-        told = (in_words or self.drawn)[:2]
-        return "; ".join(self._told(route) for route in told) + "." if told else self._without_routes()
+        told = sorted((r for r in self.drawn if self._says_something(r)), key=lambda r: -abs(r.effect)) or self.drawn
+        told = [route for route in told if abs(route.effect) >= abs(told[0].effect) / 4][:2]
+        if not told:
+            return self._without_routes()
+        parts = [self._told(route) for route in told]
+        last = self.words[-1]
+        if added := next((station.words for station in last.stations if station.words and station.effect > 0), ()):
+            parts.append(f"{quoted(last.text)} adds {', '.join(added[:2])}")
+        while len(parts) > 1 and len(" ".join(parts).split()) > MOST_SAID:
+            del parts[1 if len(parts) > 2 else -1]
+        return "; ".join(parts) + "."
+
+    def _says_something(self, route: Route) -> bool:
+        """Return True for a route that carries words, or leads out of a word with a meaning of its own."""
+        word = self.words[route.source].text
+        named = word.casefold() not in FUNCTION_WORDS and any(char.isalnum() for char in word)
+        return named or bool(route.carried and route.carried.words)
 
     def _without_routes(self) -> str:
+        answer, few = quoted(self.answer), self.enough and self.enough.routes
+        if few and len(few) <= 2:
+            named = " and ".join(f"{quoted(self.words[s].text)} to {quoted(self.words[d].text)}" for s, d in few)
+            return f"{named} alone keep{'s' * (len(few) == 1)} {answer}; no edge is needed, as others tell it too."
         if any(abs(word.total) >= FLOOR for word in self.words):
-            return f"No single route speaks for {quoted(self.answer)}: several words tell it, and none is needed alone."
-        return f"No route is needed for {quoted(self.answer)}: the last word alone leads to it."
+            return f"No single route is needed for {answer}: several words tell it."
+        return f"No route is needed for {answer}: the last word alone leads to it."
 
     def _told(self, route: Route) -> str:
         source, destination = self.words[route.source].text, self.words[route.destination].text
         layers = "" if route.layers is None else f" in layers {route.layers.first} to {route.layers.last}"
-        words = ", ".join(route.carried.words[:2]) if route.carried else ""
+        carried = route.carried.words if route.carried else ()
+        others = [word for word in carried if word.casefold() != self.words[route.source].text.casefold()]
+        words = ", ".join((others or [*carried])[:2])
         against = "" if route.effect > 0 else ", against the answer"
         return f"{quoted(source)} tells {quoted(destination)}{layers}{against}" + (f": {words}" if words else "")
 

@@ -54,7 +54,7 @@ def _null(reader: LostWords) -> dict[Layers, float]:
             lost.append(
                 without_mlps(text, [(word, *window) for window in windows for word in words], reader.mean_mlp)[1]
             )
-        reader.null_of_mlps = reader.largest(windows, lost)
+        reader.null_of_mlps = reader.reached_by_mixtures(windows, lost)
     return reader.null_of_mlps
 
 

@@ -51,7 +51,7 @@ def swap_pairs(run: CleanRun, swaps: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def with_word(run: CleanRun, source: int, instead: str) -> tuple[CleanRun, range, str]:
-    """Return a run of the prompt with another word in the place of one, the positions of that word, and the prompt.
+    """Return a run of the prompt with another word instead of one, the positions of that word, and the prompt.
 
     The spaces before the word stay. Raises `PromptError` for the last word, from which no edge leads, and for the sink.
     """

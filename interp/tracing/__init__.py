@@ -6,7 +6,6 @@
 - `_influence`     influence, pruning and scores of an adjacency matrix
 - `graph`          a graph as a value and as files, and its settings
 - `part`           the part of a graph at other thresholds, or for one target
-- `_function_words` words without a meaning of their own
 - `_targets`       what a graph explains; by default the likeliest content word against the next
 - `prompts`        prompts whose answers are known, and those that a model answers
 - `trace`          from a prompt to a graph; one template with several words

@@ -17,7 +17,7 @@ from interp.errors import ConfigError, PromptError
 from interp.models.adapter import token_strings
 from interp.models.hooked import HookedModel
 from interp.models.identity import tokenizer_of
-from interp.tracing._function_words import content_word
+from interp.text.function_words import content_word
 from interp.tracing.edges import System
 from interp.tracing.effects import final_input
 from interp.tracing.frozen import Starts

@@ -100,7 +100,7 @@ class SwapRoute(OnRoute, Act[Session, Swap]):
     verb: ClassVar[str] = "swap_route"
     later: ClassVar[bool] = True
     instead: str
-    """The word in the place of the source."""
+    """The word instead of the source."""
     nulls: Level = "quick"
     """Draws of the null: quick 5, standard 19, thorough 99."""
 

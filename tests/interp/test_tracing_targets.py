@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.tracing._function_words import content_word
+from interp.text.function_words import content_word
 from interp.tracing._targets import default_contrast
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, first_order_effects, measure, predicted_effects

@@ -1,4 +1,4 @@
-"""Words without a meaning of their own, for targets of graphs. Torch-free."""
+"""Words without a meaning of their own. Torch-free."""
 
 _WORDS = """
 a an the this that these those such each every either neither both all any some no none many much more most few
