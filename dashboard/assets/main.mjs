@@ -10,7 +10,6 @@ import "./graph.mjs";
 import "./later.mjs";
 import "./notes.mjs";
 import "./palette.mjs";
-import "./routes.mjs";
 import "./server.mjs";
 import "./tokens.mjs";
 import "./tour.mjs";

@@ -26,17 +26,13 @@ export const keyOf = ({ source, destination, with_words: more }) => [source, des
 export const swapsOf = ({ swaps }, { source, destination }) =>
   swaps.filter((swap) => swap.source === source && swap.destination === destination).reverse();
 
-/** Length of a text in pixels. @type {(text: string, font: keyof typeof FONTS) => number} */
-const long = (() => {
-  const lengths = new Map(),
-    styles = getComputedStyle(document.documentElement),
-    ruler = contextOf(document.createElement("canvas"));
-  return (text, font) => {
-    ruler.font = FONTS[font].replace(/var\((.*)\)/, (_, name) => styles.getPropertyValue(name));
-    if (!lengths.has(font + text)) lengths.set(font + text, ruler.measureText(text).width);
-    return lengths.get(font + text);
-  };
-})();
+const ruler = contextOf(document.createElement("canvas")),
+  styles = getComputedStyle(document.documentElement);
+/** Length of a text in pixels. @param {string} text @param {keyof typeof FONTS} font */
+function long(text, font) {
+  ruler.font = FONTS[font].replace(/var\((.*)\)/, (_, name) => styles.getPropertyValue(name));
+  return ruler.measureText(text).width;
+}
 
 /**
  * Draw some routes in a width, one of them as cut. Where the words do not fit, those far from arcs are left out; where

@@ -52,7 +52,7 @@ function cutting(view, { says }, { after }) {
     view.draw();
   });
   const texts = [...new Set([...says.slice(0, 3), ...after.slice(0, 3)].map(({ text }) => text))],
-    of = (/** @type {LikelyToken[]} */ tokens, /** @type {string} */ text) =>
+    of = (/** @type {TokenChance[]} */ tokens, /** @type {string} */ text) =>
       tokens.filter((token) => token.text === text).map(({ probability }) => percent(probability))[0] ?? "–",
     rows = texts.map((text) => [wordText(text), of(says, text), of(after, text)]);
   const table = recordsTable(["next token", "before", "cut"], rows);

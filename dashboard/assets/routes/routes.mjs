@@ -54,12 +54,9 @@ export class RoutesView {
   }
 
   /** Draw a stored value. @param {string} address */
-  async open(address) {
-    try {
-      this.show(/** @type {RoutesValue} */ (await json(address)));
-    } catch (error) {
-      this.sentence.textContent = messageOf(error);
-    }
+  open(address) {
+    const failed = (/** @type {unknown} */ error) => this.sentence.replaceChildren(messageOf(error));
+    json(address).then((value) => this.show(/** @type {RoutesValue} */ (value)), failed);
   }
 
   /** Ask the model, unless its answer is drawn; what was measured stays where it is stopped. @param {RoutesAsked} asked */

@@ -1,6 +1,6 @@
 // Routes of a prompt: what the server sends (interp/routes/routes.py), and what the modules of assets/routes pass on.
 
-interface LikelyToken {
+interface TokenChance {
   text: string;
   probability: number;
 }
@@ -53,7 +53,7 @@ interface WordRoute {
   destination: number;
   effect: number;
   kl: number;
-  after: LikelyToken[];
+  after: TokenChance[];
   with_words: number[];
   usual: number | null;
   layers: RouteLayers | null;
@@ -77,7 +77,7 @@ interface RouteSwap {
   counterpart: string;
   before: SwapEffect;
   after: SwapEffect;
-  says: LikelyToken[];
+  says: TokenChance[];
   whole: number;
   others: number | null;
   null: number[];
@@ -103,7 +103,7 @@ interface RoutesValue {
   n_edges: number;
   measured: number;
   tokens: string[];
-  says: LikelyToken[];
+  says: TokenChance[];
   words: RouteWord[];
   routes: WordRoute[];
   swaps: RouteSwap[];
