@@ -164,7 +164,7 @@ register(
     Kind("worst_case", "worst-cases", "interp.circuits.worst_case:WorstCase"),
     Kind("claim", "claims", "interp.claims:Claim"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
-    Kind("routes", "routes", "interp.routes.routes:Routes", "prompt"),
+    Kind("routes", "routes", "interp.routes.routes:Routes"),
     Kind("patching", "patching", "interp.patching.patching_map:PatchingMap"),
     Kind("atlas", "atlases", "interp.atlas.vector_map:VectorMap"),
     Kind("word_geometry", "word-geometry", "interp.geometry.word_geometry:WordGeometry", "geometry"),

@@ -23,4 +23,13 @@ function draw() {
   });
 }
 
+/** Routes of a prompt that are stored: their element becomes their picture (routes/routes.mjs). */
+function drawRoutes() {
+  for (const root of all("[data-routes-source]:not([data-routes-drawn])")) {
+    root.dataset.routesDrawn = "";
+    import("./routes/routes.mjs").then(({ viewOf }) => viewOf(root).open(root.dataset.routesSource ?? ""));
+  }
+}
+
+whenChanged(drawRoutes, { childList: true });
 whenChanged(draw, { childList: true });

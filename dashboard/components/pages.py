@@ -284,6 +284,7 @@ OWN_PAGES = {
     "circuit": "/circuit/{key}",
     "attribution_graph": "/graph/{name}",
     "patching": "/prompt?patching={name}",
+    "routes": "/prompt?routes={name}",
     "geometry": "/geometry?name={key}",
     "direction": "/directions/{name}",
     "study": "/dynamics?name={key}",

@@ -1,4 +1,4 @@
-"""*Overview*: a prompt to ask about, the findings as pictures, and the artefacts behind a fold.
+"""*Overview*: a prompt to ask about, the routes of one, the findings as pictures, and the artefacts behind a fold.
 
 Findings of a workspace: results of its artefacts, each with its null, chosen by score.
 
@@ -50,7 +50,7 @@ CLOCK = 2500
 
 
 def layout(context: PageSources, **_: object) -> html.Div:
-    """Return the field for a prompt, the findings, and every artefact as a line."""
+    """Return the field for a prompt with the routes of one, the findings, and every artefact as a line."""
     news = _news(context)
     return page(
         "Overview",

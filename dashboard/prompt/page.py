@@ -1,8 +1,9 @@
 """*Prompt*: one text read by a model of the workspace; a model is loaded at the first run.
 
-From the top: tokens with the loss of each, which stay in sight; of the chosen token its features, the next-token
-distribution and the attribution beside each other; the lens, every head and the attention of one, with the reasons for
-one cell. Steering and activation patching against a second prompt are folded away.
+From the top: the routes of the prompt (`dashboard.components.routes`), tokens with the loss of each, which stay in
+sight; of the chosen token its features, the next-token distribution and the attribution beside each other; the lens,
+every head and the attention of one, with the reasons for one cell. Steering and activation patching against a second
+prompt are folded away.
 
 One selection is shared by all of them: a token, a layer, a head, a feature, and an answer with its contrast. It is in
 the address. The browser draws the tokens, the lens and the attention itself (assets/prompt/) and asks the acts of
@@ -20,6 +21,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dashboard.components.forms import fields_data, model_choices
 from dashboard.components.frame import Part, attrs, folded, page, panel, quiet_link, select
 from dashboard.components.pages import Page, address_sink, prompt_href, register_address, trace_href, whole_number
+from dashboard.components.routes import routes_view
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
 from dashboard.figures.theme import DARK, LIGHT, Theme, visible
@@ -27,6 +29,7 @@ from dashboard.prompt._panels import attribution_panel, patching_panel, reasons_
 from dashboard.sources import PageSources, current
 from interp.circuits.head_scores import HeadScores
 from interp.names import HeadName
+from interp.routes.routes import Routes
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.acts.features import JudgeSteering
@@ -60,21 +63,27 @@ def layout(
     contrast: str = "",
     key: str = "",
     patching: str = "",
+    routes: str = "",
     **_: object,
 ) -> html.Div:
     """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
 
-    `token` is the position that is selected, `key` the source of the
-    attention cell whose reasons are shown, `feature` the one that colours the tokens; `answer` and `contrast` are those
-    of the attributions; `chat=1` puts the text into the chat template; `patching` names a stored map of patches.
+    `token` is the position that is selected, `key` the source of the attention cell whose reasons are shown, `feature`
+    the one that colours the tokens; `answer` and `contrast` are those of the attributions; `chat=1` puts the text into
+    the chat template; `patching` names a stored map of patches, `routes` stored routes, which are drawn without a
+    model; their text and model are filled in.
     """
     workspace = context.workspace
     known = models_to_read(workspace)
+    stored = workspace.open(Routes, routes) if routes else None
     sets = [{"value": "", "label": "no features"}, *feature_view.choices(workspace)]
     chosen = features or (feature_view.choose(workspace, None) if len(sets) > 1 else "")
     if model and chosen and not features and workspace.open(Features, chosen).settings.model != model:
         chosen = ""
     why = "" if features or len(sets) < 2 else feature_view.why_chosen(workspace)
+    shown = text or (stored.settings.text if stored else "")
+    model = model or (stored.settings.model if stored else "")
+    in_chat = chat == "1" or bool(stored and stored.settings.chat)
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
     asked = {"answer": answer, "contrast": contrast}
     strongest = _strongest_head(workspace, model or known[0])
@@ -96,14 +105,15 @@ def layout(
         dcc.Store(id="prompt-cell", data=None),
         address_sink("prompt"),
         html.Div(id="prompt-drawn", hidden=True),
-        _editor(text, known, model or known[0], sets, chosen, chat=chat == "1"),
+        _editor(shown, known, model or known[0], sets, chosen, chat=in_chat),
         html.Div(
             [html.Span(COLD if context.live.state == "cold" else WARM, id="prompt-stage", role="status"),
              html.Button("Cancel", id="prompt-cancel", type="button", className="wb-link")],
             id="prompt-busy", className="wb-busy",
         ),
         html.Div(id="prompt-error", role="alert"),
-        None if run else _prompts_to_try(workspace, model or known[0]),
+        None if run or stored else _prompts_to_try(workspace, model or known[0]),
+        _routes_panel(workspace, stored),
         html.Div(
             _views(answer, contrast, _trace(workspace, run, asked)),
             id="prompt-views", className="wb-hidden", **_colours(),
@@ -112,6 +122,18 @@ def layout(
         patching_panel(workspace, patching),
         lead=why or LEAD,
     )  # fmt: skip
+
+
+def _routes_panel(workspace: Workspace, stored: Routes | None) -> html.Section:
+    """Return the panel of the routes; it is shown once there are any."""
+    return panel(
+        "Which word tells which word what",
+        routes_view(workspace, stored.key if stored else "", id="prompt-routes"),
+        more="An arc leads from a word to a later one that attends to it. Width: what the answer loses, in nats, where "
+        "the arc is cut in all layers and heads. Blue speaks for the answer, orange against it. On an arc: the words "
+        "that it carries, and its layers. Shade of a word: what the answer loses where no later word sees it.",
+        className="" if stored else "wb-hidden",
+    )
 
 
 def _strongest_head(workspace: Workspace, model: str) -> HeadName | None:

@@ -1,6 +1,7 @@
 """Findings on the overview: planted ones with their nulls, in order of strength, and none where nothing is learned."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import make_saes
@@ -10,6 +11,7 @@ from make_circuits import induction_circuit
 from make_features import write_features
 from make_geometry import geometry
 from make_graph import SCORES, write_graph
+from make_routes import write_routes
 from make_saes import concept
 from page_text import text_of
 
@@ -268,10 +270,16 @@ def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, sm
     assert findings_panel(()) is None
 
 
-def test_the_overview_names_the_graphs_of_the_workspace_under_the_field(tmp_path):
+def test_the_overview_draws_the_routes_named_capital_else_the_newest_and_names_the_others(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    assert "Traced already" not in text_of(asking(workspace))
-    write_graph(workspace, "paris")
+    assert "data-routes-source" not in text_of(asking(workspace))
+    for name in ("capital", "romeo"):
+        write_routes(workspace, name)
     shown = text_of(asking(workspace))
-    assert "Traced already" in shown
-    assert "/graph/paris" in shown
+    assert '"data-routes-source": "/api/artefact?key=routes/capital"' in shown
+    assert "Answered already" in shown
+    assert "/prompt?routes=romeo" in shown
+    shutil.rmtree(workspace.path("routes", "capital"))
+    shown = text_of(asking(workspace))
+    assert '"data-routes-source": "/api/artefact?key=routes/romeo"' in shown
+    assert "Answered already" not in shown

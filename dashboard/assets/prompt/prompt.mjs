@@ -3,6 +3,7 @@
 import { none, setProps } from "../dash.mjs";
 import { byId } from "../dom.mjs";
 import { json, messageOf, stageOf } from "../http.mjs";
+import { viewOf } from "../routes/routes.mjs";
 import { heads, pattern } from "./attention.mjs";
 import { ask, failed, settled, spaced } from "./draw.mjs";
 import { lens } from "./lens.mjs";
@@ -12,11 +13,21 @@ import { features, next, tokens } from "./tokens.mjs";
 /** @param {string} id @param {unknown} value */
 const set = (id, value) => setProps(id, { data: value });
 /** @type {Record<string, (state: PromptState) => PromptView>} */
-const VIEWS = { tokens, features, next, lens, heads, pattern, steer };
+const VIEWS = { routes, tokens, features, next, lens, heads, pattern, steer };
 /** @type {PromptState | null} */
 let state = null;
 /** @type {AbortController | null} */
 let reading = null;
+
+/** The routes are asked for after the reading; a word that is chosen there is the token of all views. @param {PromptState} state */
+function routes(state) {
+  const root = byId("prompt-routes"),
+    view = viewOf(root);
+  view.told = ({ stop }) => state.select({ token: stop - 1 });
+  root.closest("section")?.classList.remove("wb-hidden");
+  view.ask({ ...state.asking(), answer: state.asked.answer });
+  return { select() {} };
+}
 
 /**
  * Called when there is a prompt to run: at once for a text in the address, and after *Run*.
@@ -32,6 +43,7 @@ async function read(prompt, visitor, selection, asked) {
   const holder = byId("prompt-views"),
     errors = byId("prompt-error");
   if (reading) reading.abort();
+  viewOf(byId("prompt-routes")).end();
   const mine = new AbortController();
   reading = mine;
   errors.replaceChildren();
