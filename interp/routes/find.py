@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from interp.circuits.tasks import encoder_with_bos
 from interp.errors import PromptError
 from interp.lenses.direct_attribution import single_token
 from interp.models.adapter import token_strings
 from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
+from interp.models.identity import tokenizer_of
 from interp.nulls import DRAWS
 from interp.routes._words import same_words
 from interp.routes.carried import LostWords, unrelated_tokens
@@ -55,7 +57,11 @@ def question_run(model: HookedModel, settings: RouteSettings) -> CleanRun:
     """
     if not settings.text.strip():
         raise PromptError("the prompt is empty; type some text")
-    run = clean_run(model, prompt_tokens(model, settings.text, chat=settings.chat))
+    if tokenizer_of(model, required=False):
+        tokens = prompt_tokens(model, settings.text, chat=settings.chat)
+    else:
+        tokens = torch.tensor([encoder_with_bos(model)(settings.text, bos=True)], device=model.cfg.device)
+    run = clean_run(model, tokens)
     if len(run.words) > MOST_WORDS:
         raise PromptError(
             f"the prompt has {len(run.words)} words, and routes are found in at most {MOST_WORDS}; shorten it"
@@ -175,7 +181,7 @@ def _usual(run: CleanRun, routes: Sequence[Route], done: Done | None) -> list[Ro
         tokens = unrelated_tokens(run.model, number, run.tokens.shape[1])
         if tokens.shape != run.tokens.shape:
             return list(routes)
-        effects.append([changed.effect for changed in cut_effects(clean_run(run.model, tokens), cuts, done)])
+        effects.append([changed.effect for changed in cut_effects(clean_run(run.model, tokens, joined=False), cuts, done)])
     medians = torch.tensor(effects).median(0).values.tolist()
     return [replace(route, usual=usual) for route, usual in zip(routes, medians, strict=True)]
 
