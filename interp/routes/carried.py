@@ -131,7 +131,7 @@ class LostWords:
 
         `lost` are the rows of each text, in the order of the windows.
         """
-        by_window = torch.stack([rows.unflatten(0, (len(windows), -1)) for rows in lost], 1).flatten(1, 2)
+        by_window = torch.cat([rows.unflatten(0, (len(windows), -1)) for rows in lost], 1)
         draw, mixtures = make_generator(0, "mixtures of differences"), []
         for (_, last), rows in zip(windows, by_window, strict=True):
             units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)

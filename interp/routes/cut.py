@@ -110,7 +110,7 @@ def clean_run(
     """
     check_attention(model)
     texts = token_strings(model, tokens[0])
-    spans = word_spans(texts, joined=tokenizer_of(model) is not None if joined is None else joined)
+    spans = word_spans(texts, joined=tokenizer_of(model, required=False) is not None if joined is None else joined)
     if bos_token_id(model) is not None and int(tokens[0, 0]) == bos_token_id(model):
         spans = spans[1:]
     if len(spans) < 2:

@@ -14,17 +14,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from interp.circuits.tasks import encoder_with_bos
 from interp.errors import PromptError
 from interp.lenses.direct_attribution import single_token
 from interp.models.adapter import token_strings
 from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
+from interp.models.identity import tokenizer_of
 from interp.nulls import DRAWS
 from interp.routes._words import same_words
 from interp.routes.carried import LostWords, unrelated_tokens
 from interp.routes.cut import CleanRun, Cut, CutEffect, Done, clean_run, cut_effects, likeliest, tokens_of
 from interp.routes.enough import enough_routes
-from interp.routes.routes import FLOOR, Route, Routes, RouteSettings, RouteWord
+from interp.routes.routes import FLOOR, FLOOR_KL, Route, Routes, RouteSettings, RouteWord
 from interp.routes.stations import stations
 from interp.routes.swap import swap_pairs, swap_routes
 from interp.routes.when import route_layers
@@ -55,7 +57,11 @@ def question_run(model: HookedModel, settings: RouteSettings) -> CleanRun:
     """
     if not settings.text.strip():
         raise PromptError("the prompt is empty; type some text")
-    run = clean_run(model, prompt_tokens(model, settings.text, chat=settings.chat))
+    if tokenizer_of(model, required=False):
+        tokens = prompt_tokens(model, settings.text, chat=settings.chat)
+    else:
+        tokens = torch.tensor([encoder_with_bos(model)(settings.text, bos=True)], device=model.cfg.device)
+    run = clean_run(model, tokens)
     if len(run.words) > MOST_WORDS:
         raise PromptError(
             f"the prompt has {len(run.words)} words, and routes are found in at most {MOST_WORDS}; shorten it"
@@ -155,7 +161,7 @@ def _routes(cuts: _Edges, effects: Sequence[CutEffect]) -> tuple[Route, ...]:
     routes = []
     for (source, destination), also, changed in measured:
         single = max((alone[word, destination] for word in (source, *also)), default=0.0) if also else 0.0
-        if abs(changed.effect) >= FLOOR + single:
+        if abs(changed.effect) >= FLOOR + single and changed.kl >= FLOOR_KL:
             routes.append(
                 Route(
                     source=source, destination=destination, with_words=also,
@@ -175,7 +181,8 @@ def _usual(run: CleanRun, routes: Sequence[Route], done: Done | None) -> list[Ro
         tokens = unrelated_tokens(run.model, number, run.tokens.shape[1])
         if tokens.shape != run.tokens.shape:
             return list(routes)
-        effects.append([changed.effect for changed in cut_effects(clean_run(run.model, tokens), cuts, done)])
+        other = clean_run(run.model, tokens, joined=False)
+        effects.append([changed.effect for changed in cut_effects(other, cuts, done)])
     medians = torch.tensor(effects).median(0).values.tolist()
     return [replace(route, usual=usual) for route, usual in zip(routes, medians, strict=True)]
 

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.circuits.tasks import encoder_with_bos
 from interp.errors import PromptError, UnknownNameError
-from interp.models.adapter import to_tokens, token_strings, token_text
+from interp.models.adapter import token_strings, token_text
 from interp.models.hooked import Hook
 from interp.routes.cut import CleanRun, clean_run, likeliest, run_rows
 from interp.routes.routes import Swap, SwapEffect
@@ -62,8 +63,8 @@ def with_word(run: CleanRun, source: int, instead: str) -> tuple[CleanRun, range
     texts = token_strings(model, run.tokens[0])
     old = "".join(texts[position] for position in span)
     new = old[: len(old) - len(old.lstrip())] + instead
-    ids = to_tokens(model, new, prepend_bos=False)
-    tokens = torch.cat([run.tokens[:, : span.start], ids.to(run.tokens.device), run.tokens[:, span.stop :]], 1)
+    ids = torch.tensor([encoder_with_bos(model)(new, bos=False)], device=run.tokens.device)
+    tokens = torch.cat([run.tokens[:, : span.start], ids, run.tokens[:, span.stop :]], 1)
     others = [*texts[run.words[0].start : span.start], new, *texts[span.stop :]]
     return clean_run(model, tokens), range(span.start, span.start + ids.shape[1]), "".join(others)
 
