@@ -62,7 +62,7 @@ class LostWords:
     """Reads differences of residuals as words, beside a null from unrelated texts."""
 
     model: HookedModel
-    lens: Lens | None
+    lens: JacobianLens | None
     """None for the logit lens"""
     vocabulary: Vocabulary
     texts: list[CleanRun]
@@ -87,23 +87,26 @@ class LostWords:
         """Name of the lens."""
         return self.lens.how if self.lens else "logit"
 
-    def strengths(self, layer: int, differences: Float[Tensor, "n d"]) -> tuple[list[float], list[list[int]]]:
-        """Return the strengths of differences after a layer, and their strongest tokens."""
-        carried = self._carried(layer, differences)
-        tokens = self.vocabulary.strongest(carried, CANDIDATES)
-        logits = [self.vocabulary.logits(carried[i : i + 1], tokens[i, :1])[0, 0] for i in range(len(carried))]
-        return (logits / self.vocabulary.scale(carried)).tolist(), tokens.tolist()
+    def strongest(self, layer: int, difference: Float[Tensor, " d"]) -> list[tuple[int, float]]:
+        """Return the strongest tokens of a difference after a layer, each with its strength."""
+        carried = self._carried(layer, difference[None])
+        tokens = self.vocabulary.strongest(carried, CANDIDATES)[0]
+        strengths = self.vocabulary.logits(carried, tokens)[0] / self.vocabulary.scale(carried)[0]
+        return list(zip(tokens.tolist(), strengths.tolist(), strict=True))
 
     def _carried(self, layer: int, differences: Float[Tensor, "n d"]) -> np.ndarray:
         rows = differences.float()
         return (self.lens.carry(f"blocks.{layer}.hook_resid_post", rows) if self.lens else rows).cpu().numpy()
 
-    def words(self, tokens: Sequence[int]) -> tuple[str, ...]:
-        """Return the first whole words among tokens, each once however it is spelled; none where the first is none."""
+    def words(self, strongest: Sequence[tuple[int, float]], null: float) -> tuple[str, ...]:
+        """Return the first whole words that are stronger than the null, each once however it is spelled.
+
+        None where the strongest token of all is no whole word.
+        """
         words: dict[str, str] = {}
-        for number, token in enumerate(tokens):
+        for number, (token, strength) in enumerate(strongest):
             text = self.vocabulary.texts[token]
-            if _whole_word(text):
+            if strength > null and _whole_word(text):
                 words.setdefault(text.strip().casefold(), text.strip())
             elif number == 0:
                 return ()
@@ -153,12 +156,11 @@ class LostWords:
                 LostBy(words, route.destination, route.layers.first, route.layers.last, hold) for hold in (False, True)
             ]
         lost, found = lost_by_cuts(run, cuts), []
-        for cut, rows in zip(cuts[::2], lost.split(2), strict=True):
-            strengths, tokens = self.strengths(cut.last, rows)
-            null = self.null[self.window(cut.last)]
-            words = self.words(tokens[0]) if strengths[0] > null else ()
-            survives = bool(words) and strengths[1] > null and bool({*words} & {*self.words(tokens[1])})
-            found.append(CarriedWords(words=words, strength=strengths[0], null=null, without_mlps=survives))
+        for cut, (whole, held) in zip(cuts[::2], lost.split(2), strict=True):
+            null, strongest = self.null[self.window(cut.last)], self.strongest(cut.last, whole)
+            words = self.words(strongest, null)
+            survives = bool({*words} & {*self.words(self.strongest(cut.last, held), null)})
+            found.append(CarriedWords(words=words, strength=strongest[0][1], null=null, without_mlps=survives))
         return found
 
 

@@ -312,9 +312,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
     def _told(self, route: Route) -> str:
         source, destination = self.words[route.source].text, self.words[route.destination].text
         layers = "" if route.layers is None else f" in layers {route.layers.first} to {route.layers.last}"
-        carried = route.carried.words if route.carried else ()
-        others = [word for word in carried if word.casefold() != self.words[route.source].text.casefold()]
-        words = ", ".join((others or [*carried])[:2])
+        words = ", ".join(route.carried.words) if route.carried else ""
         against = "" if route.effect > 0 else ", against the answer"
         return f"{quoted(source)} tells {quoted(destination)}{layers}{against}" + (f": {words}" if words else "")
 

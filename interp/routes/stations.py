@@ -36,10 +36,9 @@ def stations(
     null = _null(reader) if strong else {}
     for row in strong:
         word, first, last = replaced[row]
-        strengths, tokens = reader.strengths(last, lost[row][None])
-        read = reader.words(tokens[0]) if strengths[0] > null[first, last] else ()
-        alone = reader.strengths(-1, run.resid(0)[0, run.words[word].stop - 1][None])[1] if read else [[]]
-        restates = bool({*read} & {*reader.words(alone[0])})
+        read = reader.words(reader.strongest(last, lost[row]), null[first, last])
+        alone = reader.strongest(-1, run.resid(0)[0, run.words[word].stop - 1]) if read else []
+        restates = bool({*read} & {*reader.words(alone, 0.0)})
         found[word].append(Station(first=first, last=last, effect=effects[row], words=read, restates=restates))
     return {word: tuple(sorted(each, key=lambda station: -abs(station.effect))) for word, each in found.items()}
 

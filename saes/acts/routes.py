@@ -30,7 +30,7 @@ class AskWhy(RouteConfig, OnPrompt, Streamed[Session, Routes]):
     """
 
     verb: ClassVar[str] = "why"
-    later: ClassVar[bool] = True
+    later: ClassVar[bool] = False
 
     def measure(self, run: Session) -> Iterator[Routes]:
         from interp.models.adapter import weight_hash
@@ -75,7 +75,7 @@ class ExamineRoute(OnRoute, Act[Session, Route]):
     """
 
     verb: ClassVar[str] = "route"
-    later: ClassVar[bool] = True
+    later: ClassVar[bool] = False
 
     def measure(self, run: Session) -> Route:
         from interp.routes.cut import Cut, cut_effects
@@ -98,7 +98,7 @@ class SwapRoute(OnRoute, Act[Session, Swap]):
     """
 
     verb: ClassVar[str] = "swap_route"
-    later: ClassVar[bool] = True
+    later: ClassVar[bool] = False
     instead: str
     """The word instead of the source."""
     nulls: Level = "quick"
