@@ -59,6 +59,8 @@ ALIKE = {
     "seed": "of all random draws",
     "batch_size": "prompts or rows in memory at a time",
     "heldout_fraction": "share of the documents that is held out",
+    "run": "a prompt that was run once, by `clean_run` or `question_run`",
+    "draws": "draws of the null",
     "n_random": "draws of the null",
     "n_null": "draws of the null",
     "n_draws": "draws of the null",
@@ -68,6 +70,7 @@ ALIKE = {
     "confidence": "level of the interval",
     "device": "where tensors are; by default a checked GPU or the CPU",
     "progress": "called as `progress(done, total, info)`",
+    "done": "called with the number of tokens of each pass; it may raise, to stop",
     "colours": "of the figure, from `colours_of`",
     "height": "of the figure, in pixels",
 }

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import make_counterparts
+import make_routes
 import make_saes
 import numpy as np
 import torch
@@ -515,6 +516,7 @@ OTHERS = {
     "set of transcoders": Case(trained_set, "layer fvu l0 dead_fraction dense_fraction"),
     "evaluation of a dictionary": Case(lambda: make_saes.evaluation("demo"), "n_tokens l0 fvu ..."),
     "tuned lens": Case(tuned_lens, "hook_point kl_logit kl_tuned"),
+    "routes": Case(make_routes.make_routes, "from to effect usual layers carries strength null"),
     "Jacobian lens": Case(
         jacobian_lens, "hook_point agreement gain kl_logit kl_tuned kl_uncentred kl_jacobian kl_mean ...", figure=True
     ),

@@ -10,5 +10,6 @@
 - `glossary`  terms with their meanings, and links to them from the texts of pages
 - `markup`    pieces of a page as HTML for a notebook or a file
 - `modules`   scripts of assets/ in a page that needs no server
+- `routes`    the element in which the browser draws routes of a prompt
 - `tokens`    tokens in a row, coloured by activation; attention between them
 """

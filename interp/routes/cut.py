@@ -104,7 +104,10 @@ class CleanRun:
 def clean_run(
     model: HookedModel, tokens: Int[Tensor, "1 pos"], *, answer: int | None = None, joined: bool | None = None
 ) -> CleanRun:
-    """Run a prompt once and keep what cuts and swaps need; `answer` is by default the likeliest next token.
+    """Run a prompt, `tokens [1, pos]`, once and keep what cuts and swaps need.
+
+    `answer` is by default the likeliest next token. With `joined` tokens without a break between them are one word; by
+    default they are where the model has a tokenizer.
 
     Raises `PromptError` for fewer than two words, `ConfigError` where the attention of the model cannot be edited.
     """
@@ -267,7 +270,7 @@ def tokens_of(run: CleanRun, cuts: Sequence[Cut]) -> int:
 
 @torch.no_grad()
 def cut_effects(run: CleanRun, cuts: Sequence[Cut], done: Done | None = None) -> list[CutEffect]:
-    """Return the effect of each cut, in the order given."""
+    """Return the effect of each of `cuts`, in their order."""
     effects: dict[int, CutEffect] = {}
     for rows in passes_of(run, [(cut.start, cut.first) for cut in cuts]):
         chosen = [cuts[row] for row in rows]

@@ -51,9 +51,9 @@ class _Edges:
 
 
 def question_run(model: HookedModel, settings: RouteSettings) -> CleanRun:
-    """Run the prompt of a question once. Raises `PromptError` (empty, one word, too many, an answer of several tokens).
+    """Run the prompt of a question, `settings`, once. Of a model without a tokenizer it is token numbers, "3 5 7".
 
-    Of a model without a tokenizer the prompt is token numbers, "3 5 7".
+    Raises `PromptError` (empty, one word, too many, an answer of several tokens).
     """
     if not settings.text.strip():
         raise PromptError("the prompt is empty; type some text")
@@ -106,7 +106,7 @@ def find_routes(
 ) -> Iterator[Routes]:
     """Yield what is known of the routes of a prompt after each step; the last value is whole.
 
-    `reader` names the words that routes carry; without one they have none. Raises the errors of swaps first.
+    `settings` are the question, and `reader` names the words that routes carry. Raises the errors of swaps first.
     """
     pairs = swap_pairs(run, settings.swap)
     totals = cut_effects(run, word_cuts(run), done)

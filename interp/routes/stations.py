@@ -26,7 +26,7 @@ Replaced = tuple[int, int, int]
 def stations(
     run: CleanRun, words: Sequence[int], reader: LostWords, done: Done | None = None
 ) -> dict[int, tuple[Station, ...]]:
-    """Return the stations of some words with an effect of at least `FLOOR`, the strongest first."""
+    """Return the stations of some words that have an effect of `FLOOR`, the strongest first; `reader` names words."""
     replaced = [(word, first, last) for word in words for first, last in layer_windows(run.n_layers)]
     found: dict[int, list[Station]] = {word: [] for word in words}
     if not reader.mean_mlp:

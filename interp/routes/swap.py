@@ -131,8 +131,9 @@ def equal_norm(values: Values, others: Sequence[CleanRun], number: int) -> Value
 def swap_routes(
     run: CleanRun, source: int, instead: str, destinations: Sequence[int], unrelated: Sequence[CleanRun], draws: int
 ) -> list[Swap]:
-    """Return what the values of another word do on each edge out of a word, the largest movement first.
+    """Return what the values of the word `instead` do on each edge from `source` to `destinations`, the largest first.
 
+    `unrelated` are texts from which the null draws values.
     Raises `PromptError` where both prompts have the same likeliest next token, or no edge leads out of the word.
     """
     other, theirs, prompt = with_word(run, source, instead)

@@ -13,7 +13,7 @@ HEADING = Heading.CIRCUITS
 
 @dataclass(frozen=True, kw_only=True)
 class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
-    """Say why a model says what it says: which words tell which, in which layers, and what they carry.
+    """Say why a model says what it says: which word tells which what, in which layers.
 
     Example: workbench why smollm2-135m "The capital of France is" --swap France=Italy
 
