@@ -28,7 +28,7 @@ from interp.models.adapter import (
     token_strings,
 )
 from interp.models.hooked import Hook, HookedModel
-from interp.models.identity import tokenizer_of
+from interp.models.identity import model_spec, tokenizer_of
 from interp.models.passes import past_of, read_hook, run_from, storing_hook
 from interp.routes._words import word_spans
 from interp.routes.routes import TokenChance
@@ -137,7 +137,7 @@ def check_attention(model: HookedModel) -> None:
         return
     if "blocks.0.attn.hook_pattern" not in offered or not pattern_is_editable(model):
         raise ConfigError(
-            f"routes are found by cutting attention, and {model.cfg.model_name} shows no attention pattern that can be "
+            f"routes are found by cutting attention, and {model_spec(model)} shows no attention pattern that can be "
             "edited; choose a model whose attention runs step by step"
         )
 
@@ -208,17 +208,20 @@ def _cutting(run: CleanRun, cuts: Sequence[Cut], first: int) -> list[tuple[str, 
 
 
 def _without_scores(mask: Bool[Tensor, "rows heads q k"]) -> Hook:
+    """Return a hook that cuts by scores; a layer with a sliding window keeps the last of the keys before a pass."""
+
     def edit(value: Tensor, hook: object) -> Tensor:
-        return value.masked_fill(mask, torch.finfo(value.dtype).min)
+        return value.masked_fill(mask[..., -value.shape[-1] :], torch.finfo(value.dtype).min)
 
     return edit
 
 
 def _without_weights(mask: Bool[Tensor, "rows heads q k"]) -> Hook:
     def edit(value: Tensor, hook: object) -> Tensor:
-        kept = value.masked_fill(mask, 0)
+        cut = mask[..., -value.shape[-1] :]
+        kept = value.masked_fill(cut, 0)
         total = kept.sum(-1, keepdim=True)
-        seen = torch.ones_like(mask).tril(value.shape[-1] - value.shape[-2]) & ~mask
+        seen = torch.ones_like(cut).tril(value.shape[-1] - value.shape[-2]) & ~cut
         uniform = seen / seen.sum(-1, keepdim=True).clamp(min=1)  # all that the destination attended to is cut
         return torch.where(total > 1e-9, kept / total.clamp(min=1e-9), uniform.to(value))
 
