@@ -53,7 +53,7 @@ def _answered(workspace: Workspace, routes: Routes) -> html.Section:
     """Return the panel that assets/routes/ fills with the picture of stored routes."""
     text = html.Q(visible(routes.settings.text.strip(), 80), dir="auto")
     return panel(
-        ["Why ", short_name(routes.settings.model), " says ", html.Em(_answer(routes)), " after ", text],
+        ["After ", text],
         routes_view(workspace, routes.key),
         actions=quiet_link("Open on Prompt", page_of(routes.href)),
         className="wb-told",
