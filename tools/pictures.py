@@ -75,6 +75,7 @@ class Picture:
 PICTURES = (
     Picture(name="overview", address="/", height=720),
     Picture(name="feature", address="/feature/demo/4398", height=900),
+    Picture(name="routes", address="/prompt?routes=capital", height=640, ready="#prompt-routes svg"),
     Picture(
         name="graph",
         address="/graph/capital-of-France",

@@ -11,6 +11,7 @@ from dashboard.graph.named import MOST, named_nodes
 from dashboard.graph.page import header
 from interp.artifacts import FOLDERS, verify
 from interp.errors import CorruptError, MissingError
+from interp.routes.routes import MOST_SAID, Routes
 from interp.tracing.background import background_nodes
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph
@@ -23,6 +24,7 @@ from tools.build import MAY_SHIP
 from workbench.demo import CARD, DATA, SHIPPED, highlights, shipped_artifacts, unpack
 
 SHOWN = sorted(path.name for path in (DATA / "graphs").iterdir())
+ROUTES = ("capital", "country", "couple", "drink", "element", "evening", "import", "name", "opposite")
 
 
 def test_what_ships_is_whole():
@@ -42,6 +44,7 @@ def test_what_ships_is_whole():
         ("word_geometry", "smollm2-135m"),
         ("direction", "praise"),
         ("induction_onset", "induction"),
+        *(("routes", name) for name in ROUTES),
         *((GRAPH, name) for name in SHOWN),
     }
     for kind, name in found:
@@ -93,6 +96,16 @@ def test_the_graphs_that_ship_predict_ablations_and_have_named_nodes():
         assert background_nodes(graph, labels.background())
     paths = [*(DATA / "graphs").rglob("*"), *(DATA / "neurons").rglob("*")]
     assert sum(file.stat().st_size for file in paths if file.is_file()) < 15e6
+
+
+def test_the_routes_that_ship_are_sharp_but_for_one_that_says_so():
+    stored = {routes.name: routes for routes in Workspace(DATA).values(Routes)}
+    assert sorted(stored) == sorted(ROUTES)
+    for name, routes in stored.items():
+        swap = routes.swaps[0]
+        assert len(routes.sentence.split()) <= MOST_SAID
+        assert (swap.flips and swap.share > 0.8 and swap.after.moved > max(swap.null)) == (name != "opposite"), name
+        assert routes.enough.kl < routes.enough.kl_none / 5
 
 
 def test_a_graph_that_ships_is_shown_with_the_labels_of_its_neurons():
