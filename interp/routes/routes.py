@@ -61,7 +61,7 @@ class CarriedFeature:
     fall: float
     """fall of its activation"""
     null: float
-    """largest fall of any feature where edges are cut in unrelated texts"""
+    """largest fall of any feature that 1 in 20 edges of unrelated texts reach"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,16 +4,17 @@ Torch-free until an act is measured.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.acts import Act, Streamed
 from interp.errors import PromptError
 from interp.nulls import DRAWS, Level
 from interp.options import Count
-from interp.routes.routes import Route, RouteConfig, Routes, RouteSettings, Swap
+from interp.routes.routes import CarriedFeature, Route, RouteConfig, Routes, RouteSettings, Swap
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
+from saes.features.schema import Features, labels
 
 if TYPE_CHECKING:
     from interp.routes.cut import CleanRun
@@ -41,7 +42,11 @@ class AskWhy(RouteConfig, OnPrompt, Streamed[Session, Routes]):
         fields = {name: getattr(self, name) for name in ("model", "text", "answer", "swap", "chat", "nulls")}
         settings = RouteSettings(**fields, weight_hash=weight_hash(model))
         reading = _read(run, settings)
-        yield from find_routes(reading, run.lost_words(self.model), settings, lambda _: run.check())
+        whole: Routes | None = None
+        for whole in find_routes(reading, run.lost_words(self.model), settings, lambda _: run.check()):
+            yield whole
+        assert whole is not None  # the first step has the totals of words
+        yield replace(whole, routes=tuple(_with_features(run, self.model, reading, each) for each in whole.routes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +91,8 @@ class ExamineRoute(OnRoute, Act[Session, Route]):
         route = Route(
             source=self.source, destination=self.destination, effect=effect.effect, kl=effect.kl, after=effect.after
         )
-        return examined(reading, [route], run.lost_words(self.model), lambda _: run.check())[0]
+        known = examined(reading, [route], run.lost_words(self.model), lambda _: run.check())[0]
+        return _with_features(run, self.model, reading, known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +117,24 @@ class SwapRoute(OnRoute, Act[Session, Swap]):
             raise PromptError("the word to swap with is empty; type one")
         reading, others = self.opened(run), run.lost_words(self.model).texts
         return swap_routes(reading, self.source, self.instead.strip(), [self.destination], others, DRAWS[self.nulls])[0]
+
+
+def _with_features(run: Session, spec: str, reading: "CleanRun", route: Route) -> Route:
+    """Return a route with the features that its destination loses, by the newest SAE that reads the residual stream."""
+    from interp.routes.carried import lost_features
+
+    read = (each for each in run.workspace.values(Features) if each.settings.model == spec and each.sae)
+    described = next((each for each in read if each.settings.hook_point.endswith("hook_resid_post")), None)
+    if route.layers is None or described is None:
+        return route
+    name = described.name
+    lost, null = lost_features(reading, route, run.sae(spec, name), run.lost_words(spec).texts)
+    named = labels(run.workspace, name, [number for number, _ in lost])
+    found = [
+        CarriedFeature(features=name, number=number, label=named.get(number, ""), fall=fall, null=null)
+        for number, fall in lost
+    ]
+    return replace(route, features=tuple(found))
 
 
 def _read(run: Session, settings: RouteSettings) -> "CleanRun":
