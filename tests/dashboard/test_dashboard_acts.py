@@ -18,6 +18,7 @@ JSON = "application/json"
 MORE: dict[str, dict[str, Any]] = {
     "attention": {"layer": 1, "head": 1}, "explain_attention": {"layer": 2, "head": 2, "query": 2, "key": 1},
     "read_layers": {"start": 0, "stop": 3}, "patch": {"corrupt": "one two", "chat": False},
+    "swap_route": {"instead": "Italy"},
 }  # fmt: skip
 """Fields in which a body that is made from the schema fits the model but by chance."""
 

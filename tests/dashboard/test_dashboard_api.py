@@ -210,6 +210,8 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
         "documents": on_feature | {"rows": [0, 1]}, "change_latents": on_graph, "continue_graph": on_graph,
         "split_edge": {"graph": "capital", "source": "a", "target": "b"},
         "head_loadings": {"graph": "capital"},
+        "why": on_prompt, "route": on_prompt | {"source": 1, "destination": 2},
+        "swap_route": on_prompt | {"source": 1, "destination": 2, "instead": "Italy"},
         "explain_head": {"graph": "capital", "layer": 1, "head": 0, "query": 2, "key": 1},
     }  # fmt: skip
     assert set(asked) == {name for name, act in catalogue().items() if act.offered}
@@ -231,5 +233,8 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
     assert all("p" in row for row in found["separate_lists"]["lists"])
     assert found["change_latents"]["random_low"] < found["change_latents"]["random_high"]
     assert found["continue_graph"]["random"]
+    assert found["why"][-1]["enough"]["null"]
+    assert found["route"]["carried"]["null"]
+    assert found["swap_route"]["null"]
     with pytest.raises(UnknownNameError, match="steer"):
         api.ask(live, "stear", on_feature)
