@@ -23,8 +23,8 @@ The second is for answers that are hardly likelier than the rest: of 120 prompts
 edge above the first, 1 above both."""
 DRAWN = 6
 """Routes that are drawn and examined at first, the strongest."""
-MOST_SAID, MOST_IN_HEADLINE, MOST_TOLD = 25, 20, 3
-"""Words of the sentence and of the headline, and routes that they name as enough, at most."""
+MOST_SAID, MOST_TOLD = 16, 3
+"""Words of the sentence, and routes that it names as enough, at most: the headline has four words more."""
 NEEDED = 1.0
 """Effect in nats below which a few routes that are enough say more than the one that is needed most."""
 
@@ -275,20 +275,17 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
 
     @property
     def sentence(self) -> str:
-        """The strongest routes in at most 25 words: which word tells which, in which layers, and what it carries."""
-        return self._said(MOST_SAID)
-
-    def _said(self, most: int) -> str:
+        """The strongest routes in at most 16 words: which word tells which, in which layers, and what it carries."""
         told = sorted((r for r in self.drawn if self._says_something(r)), key=lambda r: -abs(r.effect)) or self.drawn
         told = [route for route in told if abs(route.effect) >= abs(told[0].effect) / 4][:2]
         if not told or (abs(told[0].effect) < NEEDED and self.enough and len(self.enough.routes) <= MOST_TOLD):
             said = self._without_routes()
-            return said if len(said.split()) <= most else said.partition(";")[0] + "."
+            return said if len(said.split()) <= MOST_SAID else said.partition(";")[0] + "."
         parts = [self._told(route) for route in told]
         last = self.words[-1]
         if any(self._answers(station) for station in last.stations):
             parts.append(f"{quoted(last.text)} turns it into the answer")
-        while len(parts) > 1 and len(" ".join(parts).split()) > most:
+        while len(parts) > 1 and len(" ".join(parts).split()) > MOST_SAID:
             del parts[1 if len(parts) > 2 else -1]
         return "; ".join(parts) + "."
 
@@ -323,8 +320,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
     def headline(self) -> str:
         """Return why the model says the answer, in one sentence."""
         model = short_name(self.settings.model)
-        begin = f"{model} says {quoted(self.answer)} ({self.probability:.0%}):"
-        return f"{begin} {self._said(MOST_IN_HEADLINE - len(begin.split()))}"
+        return f"{model} says {quoted(self.answer)} ({self.probability:.0%}): {self.sentence}"
 
     def to_records(self) -> list[Record]:
         """Return one row per route: source, destination, effect, layers, the words that it carries."""
