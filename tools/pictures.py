@@ -84,7 +84,12 @@ PICTURES = (
     ),
     Picture(name="circuit", address="/circuit/induction-smollm2-135m", height=860),
     Picture(name="heads", address="/heads/smollm2-135m", height=840),
-    Picture(name="prompt", address=f"/prompt?text={PROMPT}", height=1100, ready="#prompt-pattern canvas"),
+    Picture(
+        name="prompt",
+        address=f"/prompt?text={PROMPT}",
+        height=1100,
+        ready="main:has(#prompt-pattern canvas):has(#prompt-routes > .wb-note:not(:empty))",
+    ),
     Picture(name="atlas", address="/atlas/demo-tokens", height=800, ready="#atlas-view[data-ready], canvas"),
     Picture(name="compare", address="/compare?a=demo:4398&b=demo:3889", height=640),
     Picture(name="doctor", address="/doctor/smollm2-135m", height=800),
