@@ -109,9 +109,12 @@ def clean_run(
     `answer` is by default the likeliest next token. With `joined` tokens without a break between them are one word; by
     default they are where the model has a tokenizer.
 
-    Raises `PromptError` for fewer than two words, `ConfigError` where the attention of the model cannot be edited.
+    Raises `PromptError` for fewer than two words or more tokens than the model reads, `ConfigError` where the attention
+    of the model cannot be edited.
     """
     check_attention(model)
+    if (n := tokens.shape[1]) > model.cfg.n_ctx:
+        raise PromptError(f"the prompt has {n} tokens, and the model reads at most {model.cfg.n_ctx}; shorten it")
     texts = token_strings(model, tokens[0])
     spans = word_spans(texts, joined=tokenizer_of(model, required=False) is not None if joined is None else joined)
     if bos_token_id(model) is not None and int(tokens[0, 0]) == bos_token_id(model):

@@ -83,9 +83,8 @@ def edge_cuts(run: CleanRun, totals: Sequence[float]) -> _Edges:
     """Return the cuts of the edges that are measured; a word that was said before is cut with and without those."""
     n, edges = len(run.words), run.edges()
     if n > ALL_EDGES:
-        strongest = sorted(range(n), key=lambda word: -abs(totals[word]))[:MOST_SOURCES]
-        chosen = {*strongest, n - 1}
-        edges = [(s, d) for s, d in edges if s in chosen and d in chosen]
+        chosen = sorted(range(n), key=lambda word: -abs(totals[word]))[:MOST_SOURCES]
+        edges = [(s, d) for s, d in edges if d == n - 1 or (s in chosen and d in chosen)]
     found = _Edges([], [], [])
     for source, destination in edges:
         repeated = tuple(word for word in same_words(run.texts, source) if run.words[word].start)
@@ -160,7 +159,7 @@ def _routes(cuts: _Edges, effects: Sequence[CutEffect]) -> tuple[Route, ...]:
     alone = {edge: abs(changed.effect) for edge, also, changed in measured if not also}
     routes = []
     for (source, destination), also, changed in measured:
-        single = max((alone[word, destination] for word in (source, *also)), default=0.0) if also else 0.0
+        single = max(alone.get((word, destination), 0.0) for word in (source, *also)) if also else 0.0
         if abs(changed.effect) >= FLOOR + single and changed.kl >= FLOOR_KL:
             routes.append(
                 Route(

@@ -281,7 +281,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         if not told or (abs(told[0].effect) < NEEDED and self.enough and len(self.enough.routes) <= MOST_TOLD):
             said = self._without_routes()
             return said if len(said.split()) <= MOST_SAID else said.partition(";")[0] + "."
-        parts = [self._told(route) for route in told]
+        parts = list(dict.fromkeys(self._told(route) for route in told))
         last = self.words[-1]
         if any(self._answers(station) for station in last.stations):
             parts.append(f"{quoted(last.text)} turns it into the answer")

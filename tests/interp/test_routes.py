@@ -14,6 +14,7 @@ from interp.lenses.jacobian_lens import JacobianLens
 from interp.models.hooked import HookedModel, wrap_in_memory
 from interp.models.loading import load_model
 from interp.routes import cut as cutting
+from interp.routes import find as finding
 from interp.routes._words import word_spans
 from interp.routes.carried import LostWords, unrelated_tokens
 from interp.routes.cut import CleanRun, Cut, clean_run, cut_effects, first_position, run_cuts, run_rows
@@ -101,6 +102,17 @@ def test_swapped_values_of_the_first_layer_move_the_induction_head() -> None:
 def test_a_word_that_was_said_twice_is_cut_twice_at_once() -> None:
     found = routes_of(load_model("planted:induction"), "0 15 5 4 3 13 1 15 5 4 3 2 15 5 4")
     assert (found.drawn[0].source, found.drawn[0].destination, found.drawn[0].with_words) == (10, 14, (4,))
+
+
+def test_of_a_long_prompt_only_edges_among_strong_words_and_into_the_last_are_cut(monkeypatch) -> None:
+    monkeypatch.setattr(finding, "ALL_EDGES", 6)
+    monkeypatch.setattr(finding, "MOST_SOURCES", 2)
+    found = routes_of(load_model("planted:induction"), "0 15 5 4 3 13 1 15 5 4 3 2 15 5 4")
+    assert len(found.words) - 2 <= found.measured < found.n_edges
+    assert found.enough is None
+    assert (found.drawn[0].source, found.drawn[0].destination, found.drawn[0].with_words) == (10, 14, (4,))
+    with pytest.raises(PromptError, match="39 tokens"):
+        routes_of(load_model("planted:induction"), " ".join(["1"] * 39))
 
 
 @pytest.mark.parametrize("text", ["the cat sat on a mat and the", "My name is Alice. I am Alice. Call me"])
