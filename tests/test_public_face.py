@@ -135,9 +135,9 @@ def test_a_package_docstring_names_every_module_of_its_folder_and_no_other(folde
 
 SIXTY = """
     load_model to_tokens token_strings run_with_hooks untrained_model generate start_vllm hooks_of intervened
-    logit_lens logit_effects direct_logit_attribution activation_patching measure_map make_task find_circuit
+    logit_lens logit_effects direct_logit_attribution activation_patching measure_map make_task clean_run cut_effects
     score_heads head_composition find_induction_circuit trace open_system intervene changes_of continuations examine
-    open_corpus record open_recording save_artefact open_artefact copy_artefact find_concepts t_interval
+    open_corpus record open_recording save_artefact open_artefact find_concepts t_interval
     read_examples make_direction measure_direction read_directions write_directions
     load_sae save_sae load_dictionary train train_sae train_many own_config open_set evaluate_in_model splice_hooks
     build_features prove load_recipe attribute_features
@@ -146,7 +146,7 @@ SIXTY = """
 """Functions whose docstrings have sections and an example; `called_first()` is among them."""
 FIRST = SIXTY.split()
 REFUSE_NOTHING = """
-    token_strings run_with_hooks untrained_model generate logit_effects t_interval examine create_app
+    token_strings run_with_hooks untrained_model generate cut_effects logit_effects t_interval examine create_app
     colours_of styled training_curves activation_histogram
 """
 DOCTESTED = [

@@ -7,7 +7,7 @@ Attention knockout (Geva et al. 2023, arXiv 2304.14767): in the chosen layers an
 source becomes minus infinity before the softmax, so that the destination attends to the rest. Position 0, the attention
 sink, is never a source. Passes begin at the first layer and position that a cut can change; what lies before comes from
 the clean run. An effect is the fall of the answer's log-probability in nats: 0 changes nothing, below 0 the edge speaks
-against the answer.
+against the answer. Contributions by norms (Ferrando and Voita 2024) are cheaper and change nothing in the model.
 """
 
 import copy
@@ -104,13 +104,21 @@ class CleanRun:
 def clean_run(
     model: HookedModel, tokens: Int[Tensor, "1 pos"], *, answer: int | None = None, joined: bool | None = None
 ) -> CleanRun:
-    """Run a prompt, `tokens [1, pos]`, once and keep what cuts and swaps need.
+    """Run a prompt once and keep what cuts and swaps need.
 
-    `answer` is by default the likeliest next token. With `joined` tokens without a break between them are one word; by
-    default they are where the model has a tokenizer.
+    Args:
+        model: one whose attention can be edited.
+        tokens: of the prompt, `[1, pos]`.
+        answer: token whose probability is followed. Default: the likeliest next one.
+        joined: tokens without a break between them are one word. Default: where the model has a tokenizer.
+    Returns: the run, with its words.
+    Raises:
+        PromptError: fewer than two words, or more tokens than the model reads.
+        ConfigError: the attention of the model cannot be edited.
 
-    Raises `PromptError` for fewer than two words or more tokens than the model reads, `ConfigError` where the attention
-    of the model cannot be edited.
+    >>> run = clean_run(model, tokens)
+    >>> len(run.words), len(run.edges())
+    (7, 21)
     """
     check_attention(model)
     if (n := tokens.shape[1]) > model.cfg.n_ctx:
@@ -273,7 +281,19 @@ def tokens_of(run: CleanRun, cuts: Sequence[Cut]) -> int:
 
 @torch.no_grad()
 def cut_effects(run: CleanRun, cuts: Sequence[Cut], done: Done | None = None) -> list[CutEffect]:
-    """Return the effect of each of `cuts`, in their order."""
+    """Return the effect of each cut.
+
+    Args:
+        run: unchanged pass over the prompt.
+        cuts: edges, layers and heads of each row.
+        done: called with the number of tokens of each pass; an error that it raises ends the measurement.
+    Returns: an effect for each cut, in their order.
+
+    >>> run = clean_run(model, tokens)
+    >>> effects = cut_effects(run, [Cut((run.positions(*edge),)) for edge in run.edges()])
+    >>> len(effects)
+    21
+    """
     effects: dict[int, CutEffect] = {}
     for rows in passes_of(run, [(cut.start, cut.first) for cut in cuts]):
         chosen = [cuts[row] for row in rows]

@@ -188,10 +188,11 @@ def plain(name: str) -> tuple[Any, HookedModel]:
     caps = {"attn_logit_softcapping": 5.0, "sliding_window": 4, "query_pre_attn_scalar": 8}
     kind, option = ("Gemma2", caps) if name == "gemma-2" else ("Llama", {})
     config = getattr(transformers, f"{kind}Config")(**sizes, **more, **option, attn_implementation="eager")
-    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(2)
-    for parameter in model.parameters():
-        parameter.add_(0.25 * torch.randn(parameter.shape, generator=generator))
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = getattr(transformers, f"{kind}ForCausalLM")(config).eval().requires_grad_(False)
+        for parameter in model.parameters():
+            parameter.add_(0.25 * torch.randn(parameter.shape))
     return model, wrap_in_memory(deepcopy(model))
 
 
