@@ -154,7 +154,7 @@ def visit(workspace: Path, pictures: tuple[Picture, ...], *, draw: bool) -> dict
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         for theme, ending in list(THEMES.items())[: 2 if draw else 1]:
             page = browser.new_page(color_scheme=theme, reduced_motion="reduce")
-            page.set_default_timeout(180_000)
+            page.set_default_timeout(600_000)  # routes are measured for minutes where all cores are busy
             unanswered = _requests_of(page)
             for picture in pictures:
                 started = time.monotonic()
