@@ -27,7 +27,7 @@ from interp.models.identity import tokenizer_of
 from interp.models.passes import storing_hook
 from interp.names import parse_hook_point
 from interp.nulls import ALPHA
-from interp.routes.cut import CleanRun, Cut, clean_run, first_position, passes_of, run_cuts
+from interp.routes.cut import CleanRun, Cut, Layers, clean_run, first_position, passes_of, run_cuts
 from interp.routes.routes import CarriedWords, Route
 from interp.seeds import make_generator
 from interp.text.passages import PASSAGES
@@ -41,8 +41,6 @@ WINDOWS = 6
 MIXED, MIXTURES = 8, 99
 """Differences in a mixture, and draws of the null."""
 Rows = Float[Tensor, "rows d"]
-Layers = tuple[int, int]
-"""First and last layer."""
 
 
 def unrelated_tokens(model: HookedModel, number: int, length: int) -> Tensor:
@@ -114,7 +112,7 @@ class LostWords:
                 return ()
         return tuple(words.values())[:WORDS]
 
-    def window(self, layer: int) -> tuple[int, int]:
+    def window(self, layer: int) -> Layers:
         """Return the window of layers with a null that holds a layer."""
         return next(window for window in layer_windows(self.model.cfg.n_layers) if window[0] <= layer <= window[1])
 
@@ -151,10 +149,8 @@ class LostWords:
         cuts = []
         for route in routes:
             assert route.layers is not None
-            words = (route.source, *route.with_words)
-            cuts += [
-                LostBy(words, route.destination, route.layers.first, route.layers.last, hold) for hold in (False, True)
-            ]
+            first, last = route.layers.first, route.layers.last
+            cuts += [LostBy(route.sources, route.destination, first, last, hold) for hold in (False, True)]
         lost, found = lost_by_cuts(run, cuts), []
         for cut, (whole, held) in zip(cuts[::2], lost.split(2), strict=True):
             null, strongest = self.null[self.window(cut.last)], self.strongest(cut.last, whole)
@@ -170,7 +166,7 @@ def _whole_word(text: str) -> bool:
     return len(word) > 1 and word.isalnum() and (text[:1].isspace() or not word[0].islower() or not word.isascii())
 
 
-def layer_windows(n_layers: int) -> list[tuple[int, int]]:
+def layer_windows(n_layers: int) -> list[Layers]:
     """Return the first and the last layer of each window that has a null."""
     size = -(-n_layers // min(WINDOWS, n_layers))
     return [(first, min(first + size, n_layers) - 1) for first in range(0, n_layers, size)]
@@ -189,8 +185,7 @@ class LostBy:
 
     def cut(self, run: CleanRun) -> Cut:
         """Return the cut."""
-        edges = tuple(run.positions(word, self.destination) for word in self.sources)
-        return Cut(edges, first=self.first, last=self.last)
+        return Cut(run.edges_of(self.sources, self.destination), first=self.first, last=self.last)
 
 
 @torch.no_grad()
@@ -254,5 +249,5 @@ def lost_features(
 
     drawn = torch.cat([falls(text, [((s,), d) for s, d in drawn_edges(text)]).max(1).values for text in texts])
     null = float(drawn.float().quantile(1 - ALPHA))
-    values, numbers = falls(run, [((route.source, *route.with_words), route.destination)])[0].topk(WORDS)
+    values, numbers = falls(run, [(route.sources, route.destination)])[0].topk(WORDS)
     return [(n, v) for n, v in zip(numbers.tolist(), values.tolist(), strict=True) if v > null], null

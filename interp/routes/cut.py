@@ -11,7 +11,7 @@ against the answer. Contributions by norms (Ferrando and Voita 2024) are cheaper
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from interp.interventions.arms import LEAST_PAST, PASS_LOGITS, PASS_TOKENS
 from interp.models.adapter import (
     available_hook_points,
     bos_token_id,
+    key_value_cache,
     pattern_is_editable,
     token_strings,
 )
@@ -37,6 +38,10 @@ TOP = 5
 """Likeliest next tokens that are kept of a pass."""
 PASS_COST = 64
 """Tokens that cost about as much as a pass of its own: reading the weights of a small model."""
+Edges = tuple[tuple[range, range], ...]
+"""Positions of the destination and of the source of each edge."""
+Layers = tuple[int, int]
+"""First and last layer."""
 Done = Callable[[int], None]
 """Called with the number of tokens of each pass; it may raise, when the answer is no longer wanted."""
 
@@ -45,7 +50,7 @@ Done = Callable[[int], None]
 class Cut:
     """Edges that one row of a pass cuts."""
 
-    edges: tuple[tuple[range, range], ...]
+    edges: Edges
     """positions of destinations and of sources"""
     first: int = 0
     """first layer"""
@@ -73,7 +78,7 @@ class CleanRun:
     values: dict[str, Tensor]
     """by hook point: residuals, MLP outputs, patterns and values of attention"""
     past: dict[int, Any]
-    """keys and values of the positions before each position that passes have begun at; None in a model without"""
+    """keys and values of the positions before each position that passes have begun at"""
     log_probs: Float[Tensor, " d_vocab"]
     answer: int
     """token whose probability is followed"""
@@ -90,26 +95,30 @@ class CleanRun:
         """Return the positions of the destination and of the source of an edge."""
         return self.words[destination], self.words[source]
 
+    def edges_of(self, sources: Iterable[int], destination: int) -> Edges:
+        """Return the positions of the edges from some words to one."""
+        return tuple(self.positions(source, destination) for source in sources)
+
     def resid(self, layer: int) -> Float[Tensor, "1 pos d"]:
         """Return the residual before a layer; before `n_layers` that after the last."""
         return self.values["blocks.0.hook_resid_pre" if layer == 0 else f"blocks.{layer - 1}.hook_resid_post"]
 
     def past_before(self, position: int) -> Any:
-        """Return the keys and values of the positions before one, computed when first asked for; not to be changed."""
+        """Return the keys and values of the positions before one, computed when first asked for; not to be changed.
+
+        Of a model that keeps none there is nothing to ask for (`kept_before`).
+        """
         if position not in self.past:
             self.past[position] = past_of(self.model, self.resid(0)[:, :position], 0)
         return self.past[position]
 
 
-def clean_run(
-    model: HookedModel, tokens: Int[Tensor, "1 pos"], *, answer: int | None = None, joined: bool | None = None
-) -> CleanRun:
-    """Run a prompt once and keep what cuts and swaps need.
+def clean_run(model: HookedModel, tokens: Int[Tensor, "1 pos"], *, joined: bool | None = None) -> CleanRun:
+    """Run a prompt once and keep what cuts and swaps need; the answer is the likeliest next token.
 
     Args:
         model: one whose attention can be edited.
         tokens: of the prompt, `[1, pos]`.
-        answer: token whose probability is followed. Default: the likeliest next one.
         joined: tokens without a break between them are one word. Default: where the model has a tokenizer.
     Returns: the run, with its words.
     Raises:
@@ -138,10 +147,8 @@ def clean_run(
     logits = run_from(model, tokens, [*hooks, read_hook(torch.tensor([[tokens.shape[1] - 1]]))])
     assert logits is not None
     log_probs = logits[0, 0].float().log_softmax(-1)
-    chosen = int(log_probs.argmax()) if answer is None else answer
-    return CleanRun(
-        model, tokens, tuple(run for run, _ in spans), tuple(text for _, text in spans), values, {}, log_probs, chosen
-    )
+    words, written = zip(*spans, strict=True)
+    return CleanRun(model, tokens, words, written, values, {}, log_probs, int(log_probs.argmax()))
 
 
 def check_attention(model: HookedModel) -> None:
@@ -156,9 +163,9 @@ def check_attention(model: HookedModel) -> None:
         )
 
 
-def likeliest(model: HookedModel, log_probs: Float[Tensor, " d_vocab"], n: int = TOP) -> tuple[TokenChance, ...]:
+def likeliest(model: HookedModel, log_probs: Float[Tensor, " d_vocab"]) -> tuple[TokenChance, ...]:
     """Return the likeliest tokens of a distribution."""
-    values, ids = log_probs.topk(min(n, len(log_probs)))
+    values, ids = log_probs.topk(min(TOP, len(log_probs)))
     texts = token_strings(model, ids)
     return tuple(TokenChance(text, float(p)) for text, p in zip(texts, values.exp(), strict=True))
 
@@ -196,7 +203,7 @@ def first_position(run: CleanRun, cuts: Sequence[Cut]) -> int:
 
 def kept_before(run: CleanRun, position: int) -> int:
     """Return the number of positions before one that a pass takes from the clean run; 0 where it keeps none."""
-    return position if position >= LEAST_PAST and run.past_before(position) is not None else 0
+    return position if position >= LEAST_PAST and key_value_cache(run.model) is not None else 0
 
 
 def _cutting(run: CleanRun, cuts: Sequence[Cut], first: int) -> list[tuple[str, Hook]]:

@@ -1,8 +1,8 @@
 """A small set of routes that keeps the next-token distribution with every other edge between words cut.
 
-The edges of the largest effects, as many as keep the distribution, are then pruned one by one, each time the one whose
-loss changes least. That is greedy: another set may be smaller. What counts is KL, not the probability of the answer,
-which a set can raise. The null are random sets of as many edges, as many of them into the last word.
+The edges of the largest KL, as many as keep the distribution, are pruned: those whose loss changes least, at most one
+in five at once. That is greedy: another set may be smaller. What counts is KL, not the probability of the answer, which
+a set can raise. The null are random sets of as many edges, as many of them into the last word.
 """
 
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ def all_but(run: CleanRun, kept: Collection[Edge]) -> Cut:
 def enough_routes(
     run: CleanRun, ranked: Sequence[Edge], draws: int, *, floor: float, done: Done | None = None
 ) -> EnoughRoutes:
-    """Return the smallest set that greedy pruning finds; `ranked` are the edges, those with the largest effects first.
+    """Return the smallest set that greedy pruning finds; `ranked` are the edges, those with the largest KL first.
 
     No route at all is enough where the distribution then changes by less than `floor` nats.
     """

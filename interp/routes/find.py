@@ -88,10 +88,10 @@ def edge_cuts(run: CleanRun, totals: Sequence[float]) -> _Edges:
     found = _Edges([], [], [])
     for source, destination in edges:
         repeated = tuple(word for word in same_words(run.texts, source) if run.words[word].start)
-        for also in {(), repeated}:
+        for also in dict.fromkeys(((), repeated)):
             found.edges.append((source, destination))
             found.also.append(also)
-            found.cuts.append(Cut(tuple(run.positions(word, destination) for word in (source, *also))))
+            found.cuts.append(Cut(run.edges_of((source, *also), destination)))
     return found
 
 
@@ -175,7 +175,7 @@ def _usual(run: CleanRun, routes: Sequence[Route], done: Done | None) -> list[Ro
     if not routes:
         return []
     effects = []
-    cuts = [Cut(tuple(run.positions(word, r.destination) for word in (r.source, *r.with_words))) for r in routes]
+    cuts = [Cut(run.edges_of(route.sources, route.destination)) for route in routes]
     for number in range(OTHER_PROMPTS):
         tokens = unrelated_tokens(run.model, number, run.tokens.shape[1])
         if tokens.shape != run.tokens.shape:
@@ -190,6 +190,6 @@ def examined(run: CleanRun, routes: Sequence[Route], reader: LostWords, done: Do
     """Return routes with their layers and heads, and the words that they carry."""
     if not routes:
         return []
-    edges = [tuple(run.positions(word, r.destination) for word in (r.source, *r.with_words)) for r in routes]
+    edges = [run.edges_of(route.sources, route.destination) for route in routes]
     known = [replace(route, layers=each) for route, each in zip(routes, route_layers(run, edges, done), strict=True)]
     return [replace(route, carried=each) for route, each in zip(known, reader.read(run, known), strict=True)]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from interp.artifacts import Artefact, DocumentField
 from interp.models.short_name import short_name
-from interp.nulls import Level, p_from_null
+from interp.nulls import Level
 from interp.options import ModelName, PromptText
 from interp.results import ROWS, Record
 from interp.text.function_words import FUNCTION_WORDS
@@ -19,8 +19,8 @@ from interp.text.function_words import FUNCTION_WORDS
 FLOOR, FLOOR_KL = 0.25, 0.05
 """Smallest effect of a route that is drawn, and its smallest KL on the whole next-token distribution, in nats.
 
-The second is for answers that are hardly likelier than the rest: of 120 prompts of untrained small models, 42 have an
-edge above the first, 1 above both."""
+The second is for answers that are hardly likelier than the rest. It was chosen on the 120 prompts of untrained small
+models that it is quoted for: 42 have an edge above the first, 1 above both."""
 DRAWN = 6
 """Routes that are drawn and examined at first, the strongest."""
 MOST_SAID, MOST_TOLD = 16, 3
@@ -142,8 +142,13 @@ class Route:
     """median effect of the same edge on other prompts of this length, nats; None where it was not measured"""
     layers: RouteLayers | None = None
     carried: CarriedWords | None = None
-    """None where no lens reads the model"""
+    """None where the route was not examined"""
     features: tuple[CarriedFeature, ...] = ()
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Words that are cut from the destination: the source, and its earlier occurrences."""
+        return (self.source, *self.with_words)
 
     @property
     def is_usual(self) -> bool:
@@ -190,18 +195,16 @@ class Swap:
 
     @property
     def share(self) -> float:
-        """Movement of this route as a part of that of all edges out of the changed words; 0 where these do nothing."""
+        """Movement of this route as a part of that of all edges out of the word; 0 where these do nothing.
+
+        1 by construction where the word is next to last, since one edge leads out of it.
+        """
         return self.after.moved / self.whole if abs(self.whole) > 1e-6 else 0.0
 
     @property
     def flips(self) -> bool:
         """True where the model then says the counterpart's answer."""
         return bool(self.says) and self.says[0].text == self.counterpart
-
-    @property
-    def p(self) -> float:
-        """Chance of a null movement at least as large; at least 1 / (1 + draws)."""
-        return float(p_from_null(self.after.moved, self.null))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +269,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
     swaps: Annotated[tuple[Swap, ...], DocumentField("swaps.json")] = field(default_factory=tuple)
     enough: Annotated[EnoughRoutes | None, DocumentField("enough.json")] = field(default_factory=lambda: None)
     lens: str = ""
-    """lens that reads words: `jacobian`, `logit`; empty for none"""
+    """lens that reads words: `jacobian` or `logit`"""
 
     @property
     def drawn(self) -> list[Route]:
@@ -279,8 +282,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         told = sorted((r for r in self.drawn if self._says_something(r)), key=lambda r: -abs(r.effect)) or self.drawn
         told = [route for route in told if abs(route.effect) >= abs(told[0].effect) / 4][:2]
         if not told or (abs(told[0].effect) < NEEDED and self.enough and len(self.enough.routes) <= MOST_TOLD):
-            said = self._without_routes()
-            return said if len(said.split()) <= MOST_SAID else said.partition(";")[0] + "."
+            return self._without_routes()
         parts = list(dict.fromkeys(self._told(route) for route in told))
         last = self.words[-1]
         if any(self._answers(station) for station in last.stations):
@@ -305,7 +307,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         if few and len(few) <= MOST_TOLD:
             named = [f"{quoted(self.words[s].text)} to {quoted(self.words[d].text)}" for s, d in few]
             listed = " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
-            return f"{listed} {'are' if len(few) > 1 else 'is'} enough for {answer}; no edge is needed alone."
+            return f"{listed} {'are' if len(few) > 1 else 'is'} enough for {answer}."
         if any(abs(word.total) >= FLOOR for word in self.words):
             return f"No single route is needed for {answer}: several words tell it."
         return f"No route is needed for {answer}: the last word alone leads to it."

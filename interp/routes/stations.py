@@ -13,8 +13,8 @@ from torch import Tensor
 
 from interp.models.hooked import Hook
 from interp.models.passes import storing_hook
-from interp.routes.carried import DRAWN_EDGES, Layers, LostWords, Rows, layer_windows, setting
-from interp.routes.cut import CleanRun, Done, kept_before, passes_of, run_rows
+from interp.routes.carried import DRAWN_EDGES, LostWords, Rows, layer_windows, setting
+from interp.routes.cut import CleanRun, Done, Layers, kept_before, passes_of, run_rows
 from interp.routes.routes import FLOOR, Station
 from interp.seeds import make_generator
 

@@ -7,7 +7,7 @@ layer still say where it begins and ends.
 from collections.abc import Sequence
 
 from interp.names import HeadName
-from interp.routes.cut import CleanRun, Cut, Done, cut_effects
+from interp.routes.cut import CleanRun, Cut, Done, Edges, Layers, cut_effects
 from interp.routes.routes import RouteHead, RouteLayers
 
 KEPT, WINDOW_SHARE = 0.9, 0.4
@@ -16,10 +16,6 @@ POINTS = 16
 """Points of a curve over layers at most."""
 MOST_HEADS, MOST_GROWN = 40, 16
 """Heads that are tried alone, those that attend most; and together, those with the largest effects."""
-
-Edges = tuple[tuple[range, range], ...]
-Layers = tuple[int, int]
-"""First and last layer."""
 
 
 def route_layers(run: CleanRun, routes: Sequence[Edges], done: Done | None = None) -> list[RouteLayers]:
@@ -91,7 +87,7 @@ def curve_layers(n_layers: int) -> range:
     return range(0, n_layers, -(-n_layers // POINTS))
 
 
-def _windows(n_layers: int) -> list[tuple[int, int]]:
+def _windows(n_layers: int) -> list[Layers]:
     """Return windows of a sixth of the model, that begin at the layers of the curves."""
     size = -(-n_layers // 6)
     return [(first, first + size - 1) for first in curve_layers(n_layers) if first + size <= n_layers]

@@ -31,7 +31,6 @@ class AskWhy(RouteConfig, OnPrompt, Streamed[Session, Routes]):
     """
 
     verb: ClassVar[str] = "why"
-    later: ClassVar[bool] = False
 
     def measure(self, run: Session) -> Iterator[Routes]:
         from interp.models.adapter import weight_hash
@@ -80,7 +79,6 @@ class ExamineRoute(OnRoute, Act[Session, Route]):
     """
 
     verb: ClassVar[str] = "route"
-    later: ClassVar[bool] = False
 
     def measure(self, run: Session) -> Route:
         from interp.routes.cut import Cut, cut_effects
@@ -104,7 +102,6 @@ class SwapRoute(OnRoute, Act[Session, Swap]):
     """
 
     verb: ClassVar[str] = "swap_route"
-    later: ClassVar[bool] = False
     instead: str
     """The word instead of the source."""
     nulls: Level = "quick"

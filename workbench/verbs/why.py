@@ -47,7 +47,7 @@ class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
             def count(tokens: int) -> None:
                 nonlocal done
                 done += tokens
-                progress(min(done, total), total, {})
+                progress(done, max(done, total), {})  # what follows the edges depends on them
 
             for so_far in find_routes(reading, reader, settings, count):
                 found = [so_far]
