@@ -15,11 +15,11 @@ def word_spans(texts: Sequence[str], *, joined: bool = True) -> list[tuple[range
         if not (joined and at and text[:1].isalnum() and texts[at - 1][-1:].isalnum())
     ]
     runs = [range(first, stop) for first, stop in zip(starts, [*starts[1:], len(texts)], strict=True)]
-    return [(run, _shown("".join(texts[position] for position in run))) for run in runs]
+    return [(run, shown("".join(texts[position] for position in run))) for run in runs]
 
 
-def _shown(text: str) -> str:
-    """Return a word without the spaces around it; blanks alone as the signs for them."""
+def shown(text: str) -> str:
+    """Return a word or token without the spaces around it; blanks alone as the signs for them."""
     return text.strip() or text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
 
 

@@ -14,6 +14,7 @@ from interp.models.short_name import short_name
 from interp.nulls import Level
 from interp.options import ModelName, PromptText
 from interp.results import ROWS, Record
+from interp.routes._words import shown
 from interp.text.function_words import FUNCTION_WORDS
 
 FLOOR, FLOOR_KL = 0.25, 0.05
@@ -378,4 +379,4 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
 
 def quoted(text: str) -> str:
     """Return a word as a sentence names it."""
-    return f"“{text.strip()}”"
+    return f"“{shown(text)}”"

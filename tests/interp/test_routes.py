@@ -19,7 +19,7 @@ from interp.routes._words import word_spans
 from interp.routes.carried import LostWords, unrelated_tokens
 from interp.routes.cut import CleanRun, Cut, clean_run, cut_effects, first_position, run_cuts, run_rows
 from interp.routes.find import edge_cuts, find_routes, question_run
-from interp.routes.routes import Routes, RouteSettings
+from interp.routes.routes import Routes, RouteSettings, quoted
 from interp.routes.swap import SwapRow, swap_pairs, swap_routes, swapped, values_of
 from interp.workspace import Workspace
 from tests.interp.architectures import ALL_NAMES, NORMED_KEYS, blank, tiny
@@ -167,6 +167,7 @@ def test_words_are_runs_of_letters_and_blanks_are_shown() -> None:
     assert [text for _, text in word_spans(texts)] == ["The", "European", "U", ".", "S", ".", "↵", "12th"]
     assert word_spans(texts)[1][0] == range(1, 4)
     assert len(word_spans(texts, joined=False)) == len(texts)
+    assert quoted(" ") == "“␣”"
 
 
 def test_a_swap_of_another_number_of_tokens_aligns_the_ends(tiny_model: HookedModel) -> None:
