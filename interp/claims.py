@@ -34,7 +34,7 @@ from interp.results import Record
 
 FORMAT: Literal["workbench-claim"] = "workbench-claim"
 MAX_TEXT, MAX_VARIATIONS = 400, 64
-Subject = Literal["feature", "head", "edge", "circuit", "direction", "shape", "difference"]
+Subject = Literal["feature", "head", "edge", "circuit", "direction", "shape", "difference", "route"]
 Outcome = Literal["supported", "not supported", "undecided"]
 Setting = str | int | float | bool | None
 Settings = dict[Annotated[str, MaxLen(60)], Setting | list[Setting]]
@@ -47,6 +47,8 @@ NUMBERS = ("value", "low", "high", "null")
 MEANING = {
     "seed": "other random numbers: prompts, directions, nulls",
     "judged template": "another wording of the task",
+    "text": "another wording of the prompt",
+    "swap": "the values of another word",
     "attacked": "an adversary chooses which other edges are replaced",
 }
 """Meaning of the settings that variations change."""
@@ -225,18 +227,19 @@ class Claim(Artefact, kind="claim", made_by="check"):
         rows, counts = self.variations, Counter(row.outcome for row in self.variations)
         intervals = sum(row.low is not None for row in rows)
 
-        def held(word: str) -> str:
-            always = word != "seed" and self.settings.settings.get(word)
-            some = rows if always else [row for row in rows if word in row.changed]
+        def held(*words: str) -> str:
+            always = any(self.settings.settings.get(word) is True for word in words)
+            some = [row for row in rows if always or any(word in row.changed for word in words)]
             return f"{sum(row.outcome == 'supported' for row in some)} of {len(some)} hold" if some else "not tested"
 
+        counterparts = f" other counterparts {held('swap ')}," if "swap" in self.settings.settings else ""
         nulls, times = ", ".join(self.stated.nulls), "twice" if self.settings.results else "once"
         return [
             f"construct validity (could it fail?): by a rule fixed before, {counts['not supported']} of {len(rows)} "
             f"variations fail, {counts['undecided']} are undecided",
             f"internal validity (is it the cause?): beside {nulls}; under attack {held('attacked')}",
             f"external validity (does it hold elsewhere?): other seeds {held('seed')}, other wordings "
-            f"{held('template')}, other models not tested",
+            f"{held('template', 'text ')},{counterparts} other models not tested",
             f"measurement validity (is it stable?): {intervals} of {len(rows)} have an interval; measured {times}",
             "is it the only story? not tested; other explanations may pass the same tests",
         ]

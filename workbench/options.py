@@ -199,8 +199,10 @@ def _parser(verb: type[Verb], command: str = "") -> _Parser:
         flags, form = option.flags, {"dest": option.name, "default": argparse.SUPPRESS, **form}
         if option.kind == "switch":
             flags, form["action"] = flags[:-1], argparse.BooleanOptionalAction
+        elif option.many:  # given twice, all values count
+            form |= {"metavar": option.metavar.removesuffix(" ..."), "nargs": "*", "action": "extend"}
         else:
-            form |= {"metavar": option.metavar.removesuffix(" ..."), "nargs": "*" if option.many else None}
+            form["metavar"] = option.metavar
         (shared if option.shared else parser).add_argument(*flags, **form)
     return parser
 

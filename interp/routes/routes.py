@@ -7,11 +7,14 @@ below 0 the route speaks against the answer.
 """
 
 from dataclasses import dataclass, field
+from math import nan
 from typing import Annotated
 
 from interp.artifacts import Artefact, DocumentField
+from interp.claims import Outcome, StatedNumber
+from interp.errors import ConfigError
 from interp.models.short_name import short_name
-from interp.nulls import Level
+from interp.nulls import DRAWS, Level
 from interp.options import ModelName, PromptText
 from interp.results import ROWS, Record
 from interp.routes._words import shown
@@ -324,6 +327,31 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         """Return why the model says the answer, in one sentence."""
         model = short_name(self.settings.model)
         return f"{model} says {quoted(self.answer)} ({self.probability:.0%}): {self.sentence}"
+
+    def stated(self) -> dict[str, StatedNumber]:
+        """Return what a claim may say: how far one route moves the answer with the values of another word.
+
+        It holds beyond all draws of the null, and is undecided below 19 of them. Raises `ConfigError` without a swap.
+        """
+        if not self.swaps:
+            raise ConfigError(
+                "these routes have no swap to claim; measure them with --swap WORD=OTHER"
+            )
+        swap, model = self.swaps[0], short_name(self.settings.model)
+        null = max(swap.null, default=nan)
+        few = len(swap.null) < DRAWS["standard"]
+        beyond: Outcome = "undecided" if few else "supported"
+        return {
+            "swap": StatedNumber(
+                sentence=f"One route carries {quoted(swap.word)} in {model}: with the values of {quoted(swap.instead)} "
+                f"instead, the answer moves to {quoted(swap.counterpart)}",
+                subject="route",
+                formula="rise of the log-probability of the other prompt's answer, by the edge that moves it most",
+                unit="nats", value=swap.after.moved, low=None, high=None, null=null,
+                nulls=(f"{len(swap.null)} draws of unrelated values of equal norm on the same edge",),
+                outcome="not supported" if swap.after.moved <= null else beyond,
+            )
+        }  # fmt: skip
 
     def to_records(self) -> list[Record]:
         """Return one row per route: source, destination, effect, layers, the words that it carries."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from make_routes import make_routes
 from page_text import text_of
 
 from dashboard.artefact.sections import panels, summary
@@ -18,7 +19,7 @@ from interp.circuits.found_circuit import EdgeCircuit, UnderAttack
 from interp.circuits.tasks import induction_task, task_from_file
 from interp.circuits.worst_case import mean_and_worst
 from interp.claims import Claim, ClaimFile, VariationResult, verdict_of
-from interp.errors import NoGapError
+from interp.errors import ConfigError, NoGapError
 from interp.forms import from_json
 from interp.models.loading import load_model
 from interp.workspace import Workspace
@@ -298,3 +299,32 @@ def test_a_task_that_the_model_lacks_in_a_variation_leaves_it_undecided(cli, cir
     made = Workspace(circuit).open(Claim, "lacks")
     assert [row.outcome for row in made.variations] == ["supported", "undecided"]
     assert (made.outcome, math.isnan(made.variations[1].value)) == ("undecided", True)
+
+
+@pytest.mark.parametrize(
+    ("null", "outcome"),
+    [((0.3,) * 19, "supported"), ((0.3,) * 18, "undecided"), ((0.3, 9.1), "not supported"), ((), "undecided")],
+)
+def test_a_swap_is_supported_beyond_all_of_nineteen_draws(null, outcome):
+    value = make_routes()
+    stated = replace(value, swaps=(replace(value.swaps[0], null=null),)).stated()["swap"]
+    assert (stated.subject, stated.value, stated.outcome) == ("route", value.swaps[0].after.moved, outcome)
+    with pytest.raises(ConfigError, match="--swap"):
+        replace(value, swaps=()).stated()
+
+
+def test_a_route_is_claimed_with_other_wordings_and_counterparts(cli, tmp_path):
+    cli(tmp_path, "why", "planted:induction", "5 3 8 5", "--swap", "3=9", "--name", "copied")
+    file = tmp_path / "claim.json"
+    vary = ("--vary", "text=7 3 6 7", "--vary", "swap=3=8")
+    cli(tmp_path, "claim", "routes/copied", "--number", "swap", *vary, "--out", file)
+    claim = from_json(ClaimFile, json.loads(file.read_text()), file)
+    assert claim.variations == ({}, {"text": "7 3 6 7"}, {"swap": ["3=8"]})
+    out = cli(tmp_path, *CHECK, file, "--name", "mine")
+    made = Workspace(tmp_path).open(Claim, "mine")
+    assert made.outcome != "supported", "five draws of a null are too few"
+    assert [row.changed for row in made.variations] == ["as stated", "text 7 3 6 7", "swap 3=8"]
+    assert "other seeds not tested" in out
+    for refused in (("--vary", "txt=a"), ("--vary", "nulls=many")):
+        assert cli(tmp_path, "claim", "routes/copied", "--number", "swap", *refused, code=2)
+    assert "adds seeds" in cli(tmp_path, "check", file, "--harder", code=2)

@@ -41,9 +41,10 @@ from workbench.options import made, options_of, value_of
 from workbench.terminal import Heading, InWorkspace, RunsModel, Threaded, say, slug
 from workbench.verbs.circuit import Find, Induction
 from workbench.verbs.features import Prove
+from workbench.verbs.why import Why
 
 HEADING = Heading.STUDIES
-CHECKED: dict[str, type[Analysis[Any]]] = {" ".join(verb.typed_words()): verb for verb in (Prove, Induction, Find)}
+CHECKED: dict[str, type[Analysis[Any]]] = {" ".join(verb.typed_words()): verb for verb in (Prove, Induction, Find, Why)}
 """Analyses whose results state numbers (`stated`), by the words of the verb."""
 SEEDS = 4
 """Further seeds that a new claim asks for."""
@@ -71,18 +72,21 @@ class StateClaim(InWorkspace):
     Example: workbench claim proofs/demo-540 --number steer
 
     A variation is the same analysis with another seed. Of a circuit it is also another wording of the task, or an
-    attack. The file is JSON, with the hashes of everything that was read. `workbench check FILE` measures all
-    variations, here or elsewhere.
+    attack. Nothing is drawn by a seed for a route: name other wordings and counterparts, such as `--vary "text=The
+    capital city of France is" swap=France=Spain`. The file is JSON, with the hashes of everything that was read.
+    `workbench check FILE` measures all variations, here or elsewhere.
     """
 
     words: ClassVar[tuple[str, ...]] = ("claim",)
 
     key: Annotated[str, Argument("KEY")]
-    """Proof or circuit whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
+    """Proof, circuit or routes whose result is stated: FOLDER/NAME, as `workbench verify` lists it."""
     number: Annotated[str, Means("NAME")] = ""
     """The number that is claimed. Default: the first that is supported."""
     seeds: Annotated[int, Between(ge=0, le=MAX_VARIATIONS - 1)] = SEEDS
     """Variations by further seeds."""
+    vary: Annotated[tuple[str, ...], Means("SETTING=VALUE")] = ()
+    """Further variations, each by another value of one setting."""
     out: Path = Path("claim.json")
     """File to write."""
 
@@ -97,15 +101,18 @@ class StateClaim(InWorkspace):
             if not self.number:
                 raise ConfigError(f"nothing in {self.key} is supported; name one: --number {' or '.join(numbers)}")
             raise UnknownNameError("number", name, numbers)
-        claim = claim_of(artefact, name, numbers[name], self.seeds)
+        claim = claim_of(artefact, name, numbers[name], self.seeds, self.vary)
         check_settings(claim)
         write_json(self.out, as_json(claim))
         say(f"wrote {self.out}: {claim.sentence}")
         say(f"      next: `workbench check {self.out}` measures it in {len(claim.variations)} variations")
 
 
-def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int) -> ClaimFile:
-    """Return a result as a claim, with further seeds, other wordings of its task and an attack as its variations."""
+def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int, vary: Sequence[str] = ()) -> ClaimFile:
+    """Return a result as a claim, with further seeds, other wordings of its task and an attack as its variations.
+
+    `vary` are further ones, each as SETTING=VALUE. Raises `UnknownNameError` for a setting that is none.
+    """
     words = type(artefact).made_by
     verb, own = CHECKED[words], own_text(artefact)
     settings = own_settings(verb, artefact)
@@ -119,9 +126,29 @@ def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int) ->
         unit=number.unit,
         nulls=number.nulls,
         inputs=dict(artefact.about.parents),
-        variations=({}, *further_seeds(settings, seeds), *other_prompts(verb, settings, own)),
+        variations=(
+            {},
+            *(further_seeds(settings, seeds) if seeded(verb) else ()),
+            *other_prompts(verb, settings, own),
+            *(_changed(verb, each) for each in vary),
+        ),
         texts={} if own is None or own.text is None else {own.name: own.text},
     )
+
+
+def seeded(verb: type[Analysis[Any]]) -> bool:
+    """Return False for an analysis that draws nothing by a seed of its settings."""
+    return any(option.name in ("seed", "seeds") for option in checkable(verb))
+
+
+def _changed(verb: type[Analysis[Any]], change: str) -> Settings:
+    """Return the variation that `SETTING=VALUE` names."""
+    name, _, value = change.partition("=")
+    options = {option.name: option for option in checkable(verb)}
+    if name not in options:
+        raise UnknownNameError("setting", name, options)
+    read = value_of(options[name], [value] if options[name].many else value)
+    return {name: as_json(read)}
 
 
 def own_text(artefact: Artefact) -> OwnText | None:
@@ -212,6 +239,8 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
         check_settings(claim)
         if not self.harder:
             return claim
+        if not seeded(CHECKED[claim.analysis]):
+            raise ConfigError(f"--harder adds seeds, and {claim.analysis} draws by none; add variations to the file")
         n = len(claim.variations)
         if 2 * n > MAX_VARIATIONS:
             raise ConfigError(f"--harder would make {2 * n} variations, and a claim has at most {MAX_VARIATIONS}")
@@ -428,7 +457,8 @@ def further_seeds(settings: Settings, n: int, *, after: int = 0) -> Iterator[Set
 
 def words_of_settings(settings: Mapping[str, Setting | list[Setting]]) -> str:
     """Return what a variation changes, such as `seed 3`."""
-    words = (f"{name.replace('_', ' ')}{'' if value is True else f' {value}'}" for name, value in settings.items())
+    said = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in settings.items()}
+    words = (f"{name.replace('_', ' ')}{'' if value is True else f' {value}'}" for name, value in said.items())
     return ", ".join(words) or "as stated"
 
 
