@@ -3,7 +3,8 @@
 A visitor is one open page. Requests of other pages, which replace nothing, share the turns of their browser (`guest`).
 The visitor served longest ago is next, so that ten requests of one page do not delay another page. Long work takes its
 turn again for each step. Within a page a new request replaces an older one of its kind, and a new prompt replaces all
-requests about the last one. A waiting request is dropped; a running one stops at its next `Turn.check`.
+requests about the last one. A waiting request is dropped; a running one stops at its next `Turn.check`. No request
+waits or runs longer than `REQUEST_SECONDS`.
 
     turns = Turns()
     with asking("page-1"):                    # set once, where the request comes in
@@ -26,10 +27,12 @@ import flask
 from dashboard.answers import plain
 from dashboard.components.frame import explain, log
 from interp.acts import Act
-from interp.errors import SupersededError, WorkbenchError
+from interp.errors import ResourceError, SupersededError, WorkbenchError
 
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
 _guest: ContextVar[str] = ContextVar("guest", default="")
+REQUEST_SECONDS = 1200.0
+"""Longest that a request waits for a turn, and that it runs, all its turns together."""
 PAUSE = 0.3
 """Seconds that a request for a lower panel (`later`) waits before it queues, so that visible panels come first."""
 _REMEMBERED = 1000
@@ -86,12 +89,22 @@ class Turn:
         """whose turn it is in the queue"""
         self.stage = "waiting"
         self.dropped = False
+        self.ran, self.began = 0.0, time.monotonic()
+        """seconds that earlier turns took, and when this one began"""
 
     def check(self, stage: str = "") -> None:
-        """Name the stage that begins. Raises `SupersededError` when the answer is not wanted any more."""
+        """Name the stage that begins.
+
+        Raises `SupersededError` when the answer is not wanted any more, `ResourceError` after `REQUEST_SECONDS`.
+        """
         if self.dropped:
             raise SupersededError(
                 "this request was replaced by a newer one, or cancelled; ask again if you still need it"
+            )
+        if self.ran + time.monotonic() - self.began > REQUEST_SECONDS:
+            raise ResourceError(
+                f"this took longer than {REQUEST_SECONDS / 60:.0f} minutes, the most that a page gets of the model; "
+                "ask with quicker nulls or a shorter text, or in a terminal with `workbench ask`, which has no limit"
             )
         self.stage = stage or self.stage
 
@@ -110,7 +123,9 @@ class Turns:
 
     @contextmanager
     def take(self, kind: Kind, again: Turn | None = None) -> Iterator[Turn]:
-        """Wait for a turn and keep it for the block. Raises `SupersededError` if it is no longer wanted.
+        """Wait for a turn and keep it for the block.
+
+        Raises `SupersededError` if it is no longer wanted, `ResourceError` if it did not come within `REQUEST_SECONDS`.
 
         With `again`, an earlier turn, its work continues at the end of the queue unless it was dropped.
         """
@@ -121,15 +136,21 @@ class Turns:
                 self._known.add(turn)
             if turn.visitor and kind.later:
                 time.sleep(PAUSE)
+        last = time.monotonic() + REQUEST_SECONDS
         with self._changed:
             turn.number = next(self._numbers)
             self._waiting.append(turn)
             try:
                 while not turn.dropped and (self._running is not None or self._next() is not turn):
-                    self._changed.wait()
+                    if not self._changed.wait(max(0.0, last - time.monotonic())) and time.monotonic() >= last:
+                        raise ResourceError(
+                            f"the model was busy with other questions for {REQUEST_SECONDS / 60:.0f} minutes; ask "
+                            "again later, or in a terminal: `workbench ask`"
+                        )
             finally:
                 self._waiting.remove(turn)
             self._changed.notify_all()  # one who waits may be next now
+            turn.began = time.monotonic()
             turn.check("running")
             self._running = turn
             self._served.pop(turn.slot, None)  # the dictionary keeps the order of service
@@ -139,6 +160,7 @@ class Turns:
         try:
             yield turn
         finally:
+            turn.ran += time.monotonic() - turn.began
             with self._changed:
                 self._running = None
                 self._changed.notify_all()

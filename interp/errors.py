@@ -4,15 +4,17 @@
     ├── UsageError               the request cannot be carried out
     │   ├── UnknownNameError     no such model, hook point, kind, corpus ... (lists the nearest)
     │   ├── ConfigError          a setting out of range, or settings that contradict each other
+    │   │   └── NoGapError       a metric that does not tell clean prompts from corrupt ones
     │   ├── ConflictError        a text that another writer changed meanwhile (carries it)
     │   ├── PromptError          a prompt that is empty, or longer than the context
+    │   ├── SupersededError      a request that a newer one of the same page replaced
     │   └── MissingError         a file, folder or package that does not exist
     ├── ArtifactError            a file on disk does not have the expected content
     │   ├── CorruptError         truncated, edited, or not in the format (names the file)
     │   ├── SchemaError          written by a newer version
     │   └── MismatchError        right format, wrong parent: another model, hook point or config
     ├── NonFiniteError           NaN or infinity where numbers must be finite
-    ├── ResourceError            a resource is exhausted or taken: disk, port, budget
+    ├── ResourceError            a resource is exhausted or taken: disk, port, budget, time
     │   └── LostRankError        another rank of the run is gone
     └── OtherRankError           another rank of the run failed, and reports the cause itself
 

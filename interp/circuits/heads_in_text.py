@@ -9,6 +9,7 @@ mean attention, 0 to 1, on the targets of a kind (`interp.circuits.text_kinds`),
 Torch-free.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float16
 
 from interp.artifacts import ARRAY, Artefact, Finding, Measured, Table
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.options import check_positive
@@ -255,11 +256,14 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
         ]  # fmt: skip
 
     def counts(self) -> dict[str, int]:
-        """Return the number of heads found of each kind."""
-        counts = dict.fromkeys(self.settings.kinds, 0)
-        for row in self.scores:
-            counts[row.kind] += row.found
-        return counts
+        """Return the number of heads found of each kind. Raises `CorruptError` for one that the settings lack."""
+        found = Counter(row.kind for row in self.scores if row.found)
+        if others := found.keys() - set(self.settings.kinds):
+            raise CorruptError(
+                f"{self.key} has heads of kind {', '.join(sorted(others))}, which its settings lack; a file was "
+                "edited, so make it again"
+            )
+        return {kind: found[kind] for kind in self.settings.kinds}
 
     def headline(self) -> str:
         """Return one line: the number of heads of a kind other than the sink."""

@@ -6,13 +6,13 @@ transposed matrix or a forgotten bias cannot pass.
 """
 
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVarTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     except FileNotFoundError:
         raise MissingError(f"no file at {path}") from None
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile, AttributeError, KeyError, RuntimeError) as error:
         raise CorruptError(
             f"{path} is not an archive of plain arrays ({first_line(error)}); download it again"
         ) from None

@@ -21,7 +21,7 @@ from dashboard.sources import PageSources
 from dashboard.turns import Kind, Turns, asking
 from interp.acts import decode
 from interp.circuits.head_scores import HeadScores
-from interp.errors import ConfigError, MismatchError, PromptError, SupersededError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, PromptError, ResourceError, SupersededError, UnknownNameError
 from interp.workspace import Workspace
 from saes.acts.attribution import AttributeAnswer
 from saes.acts.features import ReadText
@@ -263,6 +263,26 @@ def test_a_newer_request_replaces_an_older_one_of_its_kind_and_a_prompt_replaces
     assert sorted(in_threads(Turns(), several)) == ["a", *["a dropped"] * 2]
     assert in_threads(Turns(), [("a", ReadLayers), ("b", ReadLayers)]) == ["a", "b"]
     assert in_threads(Turns(), [("", ReadLayers), ("", ReadLayers)]) == ["", ""], "without a name they share nothing"
+
+
+def test_no_request_waits_or_runs_longer_than_its_limit(monkeypatch):
+    monkeypatch.setattr("dashboard.turns.REQUEST_SECONDS", 0.05)
+    turns, refused = Turns(), []
+
+    def ask() -> None:
+        with pytest.raises(ResourceError, match="busy with other questions"), turns.take(ReadPrompt):
+            pass
+        refused.append(turns.n_waiting)
+
+    with asking("a"), turns.take(ReadPrompt) as turn:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(10)
+        with pytest.raises(ResourceError, match="quicker nulls"):
+            turn.check()
+    assert refused == [0]
+    with turns.take(ReadPrompt) as other, pytest.raises(ResourceError), turns.take(ReadPrompt, again=turn):
+        assert other is not turn
 
 
 def test_a_running_request_stops_at_its_next_step_once_it_is_cancelled():

@@ -1,6 +1,7 @@
 """Heads over a text: planted heads of every kind are found, untrained ones not, sums equal loops, runs resume."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from random import Random
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from interp.circuits.head_kinds import NAMES, NOUNS, PREVIOUS, SMALLEST_FOUND, H
 from interp.circuits.heads_in_text import PER_DOCUMENT, HeadsInText, HeadsInTextConfig
 from interp.circuits.measure_heads import measure_heads
 from interp.circuits.text_kinds import TEXT_KINDS, TextKind, keys_where
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.models.adapter import token_strings, untrained_model
 from interp.models.passes import capture
 from interp.names import HeadName
@@ -284,3 +285,10 @@ def test_the_verb_reads_a_file_and_a_recording_and_refuses_both(tmp_path, capsys
     ):
         assert main(["heads", *options, *wrong]) != 0
         assert says in capsys.readouterr().err
+
+
+def test_scores_of_a_kind_that_the_settings_lack_are_damage() -> None:
+    planted = found()
+    damaged = replace(planted, settings=replace(planted.settings, kinds=planted.settings.kinds[1:]))
+    with pytest.raises(CorruptError, match="settings lack"):
+        damaged.counts()

@@ -38,6 +38,23 @@ def load(folder: Path):
     return load_cross_layer_transcoder(folder) if clt else load_dictionary(folder)
 
 
+def zipped(path: Path, *, method: int = 0, flags: int = 0) -> Path:
+    """An archive whose entry claims another compression, or that it is encrypted."""
+    np.savez(path, a=np.ones(3))
+    raw = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = raw.find(mark)
+        raw[start + at : start + at + 4] = bytes([flags, 0, method, 0])
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("how", [{"method": 97}, {"flags": 1}])
+def test_an_archive_that_python_cannot_unpack_is_refused(how, tmp_path):
+    with pytest.raises(CorruptError, match="plain arrays"):
+        read_npz(zipped(tmp_path / "params.npz", **how))
+
+
 def weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix in ARRAYS)
 
