@@ -260,7 +260,7 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
         found = Counter(row.kind for row in self.scores if row.found)
         if others := found.keys() - set(self.settings.kinds):
             raise CorruptError(
-                f"{self.key} has heads of kind {', '.join(sorted(others))}, which its settings lack; a file was "
+                f"the heads of {self.settings.model} have kinds {', '.join(sorted(others))}, which its settings lack; a file was "
                 "edited, so make it again"
             )
         return {kind: found[kind] for kind in self.settings.kinds}
