@@ -260,8 +260,8 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
         found = Counter(row.kind for row in self.scores if row.found)
         if others := found.keys() - set(self.settings.kinds):
             raise CorruptError(
-                f"the heads of {self.settings.model} have kinds {', '.join(sorted(others))}, which its settings lack; a file was "
-                "edited, so make it again"
+                f"the heads of {self.settings.model} have kinds {', '.join(sorted(others))}, which its settings "
+                "lack; a file was edited, so make it again"
             )
         return {kind: found[kind] for kind in self.settings.kinds}
 
