@@ -116,6 +116,11 @@ def test_a_prompt_is_answered_step_by_step_and_what_was_measured_stays_where_it_
     assert page.locator(ARC).count() == 0
     page.click("#prompt-go")
     page.wait_for_selector(ARC)
+    page.fill("#prompt-answer", "Rome")
+    page.press("#prompt-answer", "Enter")
+    page.wait_for_selector("#prompt-routes .wb-arc-answer >> text=Rome")
+    page.get_by_text("How few are enough").click()
+    assert "2 of 10 edges" in page.locator(".wb-routes > details").inner_text()
     assert visit.errors == []
 
 

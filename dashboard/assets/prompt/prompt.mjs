@@ -25,8 +25,9 @@ function routes(state) {
     view = viewOf(root);
   view.told = ({ stop }) => state.select({ token: stop - 1 });
   root.closest("section")?.classList.remove("wb-hidden");
-  view.ask({ ...state.asking(), answer: state.asked.answer });
-  return { select() {} };
+  const answer = () => view.ask({ ...state.asking(), answer: state.asked.answer });
+  answer();
+  return { select() {}, answer };
 }
 
 /**
@@ -218,7 +219,7 @@ export function answer(text, contrast, asked) {
   if (asked && now.answer === asked.answer && now.contrast === asked.contrast) return none();
   if (state) {
     state.asked = now;
-    state.views.lens?.answer?.();
+    for (const view of Object.values(state.views)) view.answer?.();
   }
   return now;
 }

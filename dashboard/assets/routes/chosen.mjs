@@ -12,7 +12,7 @@ const HEADS = 6; // of a route, that are named
 /** @param {string} name @param {Child[]} children */
 const part = (name, ...children) => element("section", {}, element("h3", {}, name), ...children);
 /** @param {Child[]} children */
-const note = (...children) => element("p", { class: "wb-note", dir: "auto" }, ...children);
+export const note = (...children) => element("p", { class: "wb-note", dir: "auto" }, ...children);
 
 /** @param {RoutesView} view @param {string} title @param {string} said @param {Child[]} parts */
 const panel = (view, title, said, ...parts) => [

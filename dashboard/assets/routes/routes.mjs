@@ -6,7 +6,7 @@ import { all, button, element, recordsTable, short } from "../dom.mjs";
 import { json, messageOf, messages, request } from "../http.mjs";
 import { percent } from "../prompt/draw.mjs";
 import { asFile, draw, keyOf, layersOf, listed, wordText } from "./arcs.mjs";
-import { ofRoute, ofWord } from "./chosen.mjs";
+import { note, ofRoute, ofWord } from "./chosen.mjs";
 
 const FIRST = 6; // arcs that are drawn at first
 
@@ -45,7 +45,7 @@ export class RoutesView {
     this.said = element("span", { class: "wb-quiet", role: "status" });
     this.stop = button("Stop", { onclick: () => this.end(), hidden: true });
     this.panel = element("div", { class: "wb-route-open", hidden: true });
-    this.enough = element("p", { class: "wb-note" });
+    this.enough = element("details", { class: "wb-folded" });
     const foot = element("div", { class: "wb-controls wb-routes-tools" }, this.tools, this.said, this.stop);
     root.replaceChildren(this.sentence, this.field, foot, this.panel, this.enough);
     new ResizeObserver(() => this.field.clientWidth !== this.width && this.draw()).observe(this.field);
@@ -141,7 +141,8 @@ export class RoutesView {
       button(this.table ? "Picture" : "Table", { onclick: change("table") }),
       this.table ? "" : button("Save as SVG", { onclick: save }),
     );
-    this.enough.textContent = enough(value);
+    const few = enough(value);
+    this.enough.replaceChildren(...(few ? [element("summary", {}, "How few are enough"), note(few)] : []));
     this.unfold(value);
   }
 
@@ -220,6 +221,6 @@ function enough({ enough: found, words, answer }) {
     chance = `${wordText(answer)} at ${percent(found.probability)}`,
     least = found.null.length ? `; random sets of as many: at least ${short(Math.min(...found.null))}` : "";
   return ends.length
-    ? `Enough: ${ends.length} of ${found.n_edges} edges (${ends.join(", ")}) keep ${chance}. KL ${short(found.kl)} nats; without any: ${short(found.kl_none)}${least}.`
+    ? `${ends.length} of ${found.n_edges} edges (${ends.join(", ")}) keep ${chance}. KL ${short(found.kl)} nats; without any: ${short(found.kl_none)}${least}.`
     : `No route is needed: without any, ${chance}, KL ${short(found.kl_none)} nats.`;
 }
