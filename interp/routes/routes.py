@@ -327,7 +327,9 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
     def headline(self) -> str:
         """Return why the model says the answer, in one sentence."""
         model = short_name(self.settings.model)
-        return f"{model} says {quoted(self.answer)} ({self.probability:.0%}): {self.sentence}"
+        likeliest = not self.says or self.says[0].text == self.answer
+        verb, chance = ("says", f"({self.probability:.0%})") if likeliest else ("gives", f"{self.probability:.1%}")
+        return f"{model} {verb} {quoted(self.answer)} {chance}: {self.sentence}"
 
     def stated(self) -> dict[str, StatedNumber]:
         """Return what a claim may say: how far one route moves the answer with the values of another word.

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from make_routes import make_routes
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
@@ -113,6 +115,12 @@ def test_of_a_long_prompt_only_edges_among_strong_words_and_into_the_last_are_cu
     assert (found.drawn[0].source, found.drawn[0].destination, found.drawn[0].with_words) == (10, 14, (4,))
     with pytest.raises(PromptError, match="39 tokens"):
         routes_of(load_model("planted:induction"), " ".join(["1"] * 39))
+
+
+def test_a_model_says_its_likeliest_answer_and_gives_another_a_chance() -> None:
+    asked = make_routes()
+    assert asked.headline().startswith("smollm2-135m says “Paris” (38%): ")
+    assert replace(asked, says=asked.says[1:]).headline().startswith("smollm2-135m gives “Paris” 38.0%: ")
 
 
 @pytest.mark.parametrize("text", ["the cat sat on a mat and the", "My name is Alice. I am Alice. Call me"])
