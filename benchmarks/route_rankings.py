@@ -1,10 +1,10 @@
 """Rankings of edges of attention between words: by cuts, by attention, by rollout, by contributions.
 
-Each gives a score for the edges from one word to each later word of a prompt, from one clean pass (and a pass for each
-cut). `benchmarks.routes` asks which of them finds the edge that a swap proves.
+Each scores edges of a prompt, from one clean pass (and a pass for each cut). `benchmarks.routes` asks which of them
+finds the edge that a swap proves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -63,14 +63,13 @@ def contributions(run: CleanRun) -> Tensor:
 
 
 @torch.no_grad()
-def rankings(run: CleanRun, source: int) -> dict[str, list[float]]:
-    """Return by ranking the score of the edge from the word `source` to each later word."""
-    later = range(source + 1, len(run.words))
+def rankings(run: CleanRun, edges: Sequence[tuple[int, int]]) -> dict[str, list[float]]:
+    """Return by ranking the score of each edge, `(source, destination)`; they are compared with each other."""
     patterns = torch.stack([run.values[f"blocks.{layer}.attn.hook_pattern"][0] for layer in range(run.n_layers)])
-    cuts = cut_effects(run, [Cut((run.positions(source, word),)) for word in later])
+    cuts = cut_effects(run, [Cut((run.positions(*edge),)) for edge in edges])
 
     def by(matrix: Tensor, of: Callable[[Tensor], Tensor] = torch.max) -> list[float]:
-        return [float(of(between_words(run, matrix, source, word))) for word in later]
+        return [float(of(between_words(run, matrix, *edge))) for edge in edges]
 
     return {
         "cut": [cut.effect for cut in cuts],
@@ -79,5 +78,5 @@ def rankings(run: CleanRun, source: int) -> dict[str, list[float]]:
         "attention, mean": by(patterns, torch.mean),
         "rollout": by(rollout_flow(patterns.float())),
         "contributions": by(contributions(run)),
-        "last word": [float(word) for word in later],
+        "last word": [float(destination == len(run.words) - 1) for _, destination in edges],
     }

@@ -13,7 +13,8 @@ is the one that moves it most there.
 
 Nulls, in the edge that the swap chose: 19 draws of unrelated values of equal norm; values of other words of the kind in
 the same wording, with which the model gives another answer. Baseline of the rankings: a random edge out of the word.
-Words that routes carry have a null with a stated rate, 1 in 20. It is counted on random edges of an untrained model,
+Rankings but the swap also name the place of the proven edge among all edges of the second wording, from every word.
+Words that routes carry have a null with a stated rate, 1 in 20. It is counted on random edges of untrained models,
 and on edges of the model that have no effect, each in a random window of layers. Intervals are bootstraps over pairs.
 
 A model takes some three minutes of one core. `--svg FILE` draws the pairs.
@@ -97,6 +98,18 @@ def ranking_table(rows: Sequence[Row], chosen: str = "chosen") -> Summary:
     return table
 
 
+def all_edges_table(rows: Sequence[Row]) -> Summary:
+    """Return how often the proven edge is first, and among the first three, of all edges of the second wording."""
+    table = {}
+    for ranking in rows[0]["rank_of_all"]:
+        ranks = [row["rank_of_all"][ranking] for row in rows]
+        within = {f"first {n}": interval([rank <= n for rank in ranks], np.mean) for n in (1, 3)}
+        table[ranking] = {**within, "place": interval(ranks)}
+    expected = {f"first {n}": [n / row["edges_of_all"] for row in rows] for n in (1, 3)}
+    chance = {name: interval([min(1, value) for value in values], np.mean) for name, values in expected.items()}
+    return table | {"random": {**chance, "place": interval([(row["edges_of_all"] + 1) / 2 for row in rows])}}
+
+
 def false_table(rows: Sequence[Row]) -> Summary:
     """Return how many edges are stronger than the null, and of how many words are read."""
     from interp.statistics import proportion_interval
@@ -125,9 +138,9 @@ def summary(measured: Row) -> Summary:
         "swaps": {"all": swap_table(rows), **{kind: swap_table(each) for kind, each in by_kind.items()}},
         "rankings": ranking_table(rows), "rankings, three edges and more": ranking_table(many),
         "rankings, chosen here": ranking_table(rows, "chosen_here"),
-        "rankings by kind": {kind: ranking_table(each) for kind, each in by_kind.items()},
+        "rankings among all edges": all_edges_table(rows),
         "words of edges without effect": false_table(measured["idle"]),
-        "words of an untrained model": false_table(measured["untrained"]),
+        "words of untrained models": false_table(measured["untrained"]),
     }  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.route_rankings import between_words, contributions, rankings, rollout_flow
-from benchmarks.route_swaps import Wording, read_pairs
-from benchmarks.routes import false_table, picks, svg, swap_table
+from benchmarks.route_swaps import Wording, rank_of, read_pairs
+from benchmarks.routes import all_edges_table, false_table, picks, svg, swap_table
 from interp.models.loading import load_model
 from interp.routes.cut import clean_run
 from tests.interp.architectures import tiny
@@ -73,7 +73,7 @@ def test_the_edge_of_the_induction_head_is_found_by_cuts_and_by_what_flows_to_th
     """Token 4, said before, is read by the last. The next token attends to it as much, and passes nothing on."""
     run = clean_run(load_model("planted:induction"), torch.tensor([[0, 15, 5, 4, 3, 13, 1, 15, 5, 4]]), joined=False)
     source = next(i for i, word in enumerate(run.words) if word.start == 4)
-    scores = rankings(run, source)
+    scores = rankings(run, [(source, word) for word in range(source + 1, len(run.words))])
     for name in ("cut", "cut, KL", "rollout", "last word"):
         assert int(np.argmax(scores[name])) == len(run.words) - source - 2
     first, *_, last = scores["attention, largest"]
@@ -89,7 +89,11 @@ def test_an_edge_is_carried_over_by_its_word_and_else_from_the_end() -> None:
     one, two = wording("the city of France is named", 3), wording("in France the is a town is", 1)
     assert [one.carried_over(two, word) for word in (4, 5)] == [6, 6]
     assert wording("a b c d e f", 0).carried_over(two, 1) == 2
-    assert wording("a b c d e f g", 0).carried_over(two, 1) is None
+    assert wording("a b c d e f g", 0).carried_over(two, 1) == 2
+
+
+def test_equal_scores_share_a_place() -> None:
+    assert [rank_of([3.0, 1.0, 3.0, 2.0], at) for at in range(4)] == [1.5, 4, 1.5, 3]
 
 
 def test_words_of_several_tokens_are_summed_over_the_source_and_averaged_over_the_destination() -> None:
@@ -103,11 +107,14 @@ def test_the_tables_count_what_the_rows_say() -> None:
         "kind": "facts", "edges": 3, "shares": [0.1, 0.9, 0.3], "flips": [False, True, False], "whole_flips": True,
         "two": 1.0, "two_flips": True, "rest": 0.4, "rest_flips": False, "null": [0.2, 0.5], "other_words": [],
         "chosen": {"swap": 1, "cut": 2}, "chosen_here": {"swap": 1, "cut": 1}, "carried": [0, 1, 2],
+        "edges_of_all": 10, "rank_of_all": {"cut": 2.0},
     }  # fmt: skip
     table = swap_table([row])
     assert (table["one edge"][0], table["flips"], table["above all nulls"]) == (0.9, 1, 1)
     assert picks([row], "cut", "chosen") == ([0.0], [0.3])
     assert picks([row], "random", "chosen") == ([pytest.approx(1 / 3)], [pytest.approx(1.3 / 3)])
+    table = all_edges_table([row])
+    assert (table["cut"]["first 1"][0], table["cut"]["first 3"][0], table["random"]["first 3"][0]) == (0, 1, 0.3)
     words = [{"strength": 2.0, "null": 1.0, "words": []}, {"strength": 0.5, "null": 1.0, "words": []}]
     assert false_table(words)["beyond the null"][:2] == [1, 0.5]
     assert svg([{"model": "m", "rows": [row]}]).count("<circle") == 2
