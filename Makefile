@@ -57,7 +57,7 @@ release: $(VENV)/.dev  ## wheel, site and pictures: the wheel in dist/ runs the 
 	$(BIN)/python -m docs.build
 
 bench: $(VENV)/.dev  ## speed, as ratios against a rival in the same run
-	@for file in benchmarks/[a-z]*.py; do case $$file in */report.py | */circuit_core.py) ;; *) $(BIN)/python -m $$(echo $${file%.py} | tr / .) $(ARGS) || exit 1;; esac; done
+	@for file in benchmarks/[a-z]*.py; do case $$file in */report.py | */circuit_core.py | */route*.py) ;; *) $(BIN)/python -m $$(echo $${file%.py} | tr / .) $(ARGS) || exit 1;; esac; done
 
 bench-peers: $(VENV)/.dev  ## training against SAELens, in the environment that `make oracles` makes
 	$(BIN)/python -m benchmarks.peers.against_saelens $(ARGS)
