@@ -17,7 +17,7 @@ Rankings but the swap also name the place of the proven edge among all edges of 
 Words that routes carry have a null with a stated rate, 1 in 20. It is counted on random edges of untrained models,
 and on edges of the model that have no effect, each in a random window of layers. Intervals are bootstraps over pairs.
 
-A model takes some three minutes of one core. `--svg FILE` draws the pairs.
+A model takes 8 to 14 minutes of one core. `--svg FILE` draws the pairs.
 """
 
 import argparse
