@@ -173,9 +173,8 @@ def svg(measured: Sequence[Row]) -> str:
         top, rows = panel * PANEL + 30, model["rows"]
         height, step = PANEL - 60, (WIDTH - 60) / len(rows)
         y = [top + height * (1.2 - value) / 1.4 for value in (0, 0.5, 1)]
-        parts.append(
-            f'<text x="50" y="{top - 12}" {grey}>{model["model"]}: movement by one edge (blue), largest null (grey)</text>'
-        )
+        title = f"{model['model']}: movement by one edge (blue), largest null (grey)"
+        parts.append(f'<text x="50" y="{top - 12}" {grey}>{title}</text>')
         for value, at in zip(("0", "0.5", "1"), y, strict=True):
             parts.append(f'<path d="M50,{at:.1f}H{WIDTH - 10}" stroke="rgb(232, 234, 237)"/>')
             parts.append(f'<text x="44" y="{at + 4:.1f}" text-anchor="end" {grey}>{value}</text>')

@@ -282,11 +282,16 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
 
     @property
     def sentence(self) -> str:
-        """The strongest routes in at most 16 words: which word tells which, in which layers, and what it carries."""
-        told = sorted((r for r in self.drawn if self._says_something(r)), key=lambda r: -abs(r.effect)) or self.drawn
-        told = [route for route in told if abs(route.effect) >= abs(told[0].effect) / 4][:2]
-        if not told or (abs(told[0].effect) < NEEDED and self.enough and len(self.enough.routes) <= MOST_TOLD):
+        """The leading routes in at most 16 words: which word tells which, in which layers, and what it carries.
+
+        Of those with a quarter of the largest effect, routes that carry words lead, then those into the last word: of
+        prompts whose answer a swap moves, nearly all are moved there (`benchmarks.routes`).
+        """
+        told = [route for route in self.drawn if self._says_something(route)] or self.drawn
+        most = max((abs(route.effect) for route in told), default=0.0)
+        if not told or (most < NEEDED and self.enough and len(self.enough.routes) <= MOST_TOLD):
             return self._without_routes()
+        told = sorted((route for route in told if abs(route.effect) >= most / 4), key=self._rank)[:2]
         parts = list(dict.fromkeys(self._told(route) for route in told))
         last = self.words[-1]
         if any(self._answers(station) for station in last.stations):
@@ -294,6 +299,10 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         while len(parts) > 1 and len(" ".join(parts).split()) > MOST_SAID:
             del parts[1 if len(parts) > 2 else -1]
         return "; ".join(parts) + "."
+
+    def _rank(self, route: Route) -> tuple[bool, bool, bool, float]:
+        silent = not (route.carried and route.carried.words)
+        return route.effect < 0, silent, route.destination != len(self.words) - 1, -abs(route.effect)
 
     def _answers(self, station: Station) -> bool:
         """Return True for a station that adds the answer among its words."""
@@ -337,9 +346,7 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         It holds beyond all draws of the null, and is undecided below 19 of them. Raises `ConfigError` without a swap.
         """
         if not self.swaps:
-            raise ConfigError(
-                "these routes have no swap to claim; measure them with --swap WORD=OTHER"
-            )
+            raise ConfigError("these routes have no swap to claim; measure them with --swap WORD=OTHER")
         swap, model = self.swaps[0], short_name(self.settings.model)
         null = max(swap.null, default=nan)
         few = len(swap.null) < DRAWS["standard"]

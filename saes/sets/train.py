@@ -64,11 +64,12 @@ from saes.sets.set import (
     write_layer,
 )
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
-from saes.training.config import TrainConfig, TrainingPlan, plan
+from saes.training.config import TrainConfig
 from saes.training.data import Layers, Position, RowSource, Together, TrainingBatch, training_batches
 from saes.training.health import Metrics
 from saes.training.reconstruction import DocumentsOfRows, ReconstructionSums
 from saes.training.run import Job, TrainingProcess, read_together
+from saes.training.schedule import TrainingPlan, plan
 from saes.training.stored import Reconstruction, TrainingRun
 from saes.training.train import advance
 

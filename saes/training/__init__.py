@@ -1,7 +1,7 @@
 """Train dictionaries: one loop for one run or many, on stored or live activations, on one process or several.
 
 - `config`      settings of a run
-- `_schedule`   the choices made from its token budget: steps, batch, learning rate with warm-up and decay
+- `schedule`    the choices made from its token budget: steps, batch, learning rate with warm-up and decay
 - `data`        batches of activations, scaled and shuffled
 - `train`       the algorithm, from rows to a saved dictionary; read it first
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished

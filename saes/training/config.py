@@ -1,6 +1,6 @@
 """Settings of a training run, the same for every kind (`saes.kinds.config` has those of the kinds). Torch-free.
 
-`None` means "chosen from the token budget and `d_sae`": `saes.training._schedule` makes these choices.
+`None` means "chosen from the token budget and `d_sae`": `saes.training.schedule` makes these choices.
 """
 
 from dataclasses import dataclass

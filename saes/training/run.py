@@ -50,12 +50,12 @@ from saes.kinds.autograd import AutogradRecipe, AutogradSAE, DictionarySizes
 from saes.kinds.base import SAE, Finished, SAEMetadata, Trained, TrainingRecipe
 from saes.kinds.config import SAEConfig
 from saes.kinds.registry import autograd_of, recipe_of
-from saes.training._schedule import TrainingPlan, plan
 from saes.training.config import Null, TrainConfig
 from saes.training.data import Position, RowSource, TrainingBatch, check_stats, fold, training_batches
 from saes.training.health import Metrics, append_line, measure, truncate_log
 from saes.training.log_checks import row_sum
 from saes.training.reconstruction import evaluate_on_recording
+from saes.training.schedule import TrainingPlan, plan
 from saes.training.stored import ProseScores, Reconstruction, StoredSAE, TrainedSettings, TrainingRun
 from saes.weights.folder import save_sae
 from saes.weights.read import ROWS, Probe, write_probe

@@ -34,11 +34,11 @@ from interp.recording.store import Recording
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
-from saes.training._schedule import plan
 from saes.training.config import TrainConfig
 from saes.training.data import RowSource
 from saes.training.health import Metrics
 from saes.training.run import Job, TrainingProcess, read_together, settings_of
+from saes.training.schedule import plan
 from saes.training.stored import ProseScores, StoredSAE
 from saes.weights.folder import load_sae
 

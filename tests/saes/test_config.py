@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from interp.errors import ConfigError, UnknownNameError
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, make_config
 from saes.kinds.topk import prefix_ends
-from saes.training._schedule import MIN_STEPS, choose_batch, choose_lr, plan
 from saes.training.config import TrainConfig
+from saes.training.schedule import MIN_STEPS, choose_batch, choose_lr, plan
 
 
 def test_the_measured_short_run_gets_the_measured_rate():

@@ -25,10 +25,10 @@ from saes.kernels.spread import Spread
 from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.registry import recipe_of
-from saes.training._schedule import plan
 from saes.training.config import TrainConfig
 from saes.training.log_checks import row_problems
 from saes.training.run import Checkpoint, Position, read_checkpoint, shares, write_checkpoint
+from saes.training.schedule import plan
 from saes.training.stored import StoredSAE
 from saes.training.train import train_sae
 from saes.weights.folder import WEIGHTS, load_sae
