@@ -49,20 +49,22 @@ def _answer() -> flask.Response:
     features = ""
     with suppress(WorkbenchError):  # none yet, or damaged: their page says so
         features = choose(workspace, None)
-    answer = flask.jsonify({"features": features, "destinations": [asdict(each) for each in destinations(workspace)]})
+    answer = flask.jsonify(
+        {"features": features, "destinations": [asdict(destination) for destination in destinations(workspace)]}
+    )
     answer.cache_control.no_store = True
     return answer
 
 
 def destinations(workspace: Workspace) -> list[Destination]:
     """Return every destination: pages as the bar has them, the newest artefacts first, notes by their last edit."""
-    found = [*map(_page, (page for page in find_pages() if page.path not in ADDRESSED))]
+    places = [*map(_page, (page for page in find_pages() if page.path not in ADDRESSED))]
     for manifest in workspace.newest(*KINDS)[:MOST_ARTEFACTS]:
         title = KINDS[manifest.kind].load().title
-        found.append(Destination("artefact", manifest.name, title, page_of(address_of(manifest.key))))
+        places.append(Destination("artefact", manifest.name, title, page_of(address_of(manifest.key))))
     with suppress(WorkbenchError):  # a damaged file of notes: the page Notes says what is wrong
-        found += _notes(workspace)
-    return found
+        places += _notes(workspace)
+    return places
 
 
 def _page(page: Page) -> Destination:

@@ -165,17 +165,17 @@ class Notes:
         tags: Sequence[str] | None = None,
     ) -> Note:
         """Change some fields of a thing's note, and return the whole."""
-        given = {"title": title, "note": note, "starred": starred, "tags": tags}
-        now = {name: value for name, value in given.items() if value is not None} | {"edited": _now()}
+        changes = {"title": title, "note": note, "starred": starred, "tags": tags}
+        now = {name: value for name, value in changes.items() if value is not None} | {"edited": _now()}
 
         def change(stored: _Stored) -> _Stored:
-            notes = {each.key: each for each in stored.notes}
+            notes = {entry.key: entry for entry in stored.notes}
             before = notes.get(key) or Note(key=check_key(key))
             notes[key] = from_json(Note, as_json(before) | now, "the note", "asked")
-            return replace(stored, notes=tuple(each for each in notes.values() if each != _empty(each)))
+            return replace(stored, notes=tuple(entry for entry in notes.values() if entry != _empty(entry)))
 
         stored = self._change(change)
-        return next((each for each in stored.notes if each.key == key), Note(key=key))
+        return next((entry for entry in stored.notes if entry.key == key), Note(key=key))
 
     def lists(self) -> dict[str, list[str]]:
         """Return the lists by name, each with its keys, those noted first in front."""
@@ -190,8 +190,8 @@ class Notes:
         _check_known("list", name, self.lists())
 
         def change(stored: _Stored) -> _Stored:
-            notes = (replace(each, tags=tuple(tag for tag in each.tags if tag != name)) for each in stored.notes)
-            return replace(stored, notes=tuple(each for each in notes if each != _empty(each)))
+            notes = (replace(entry, tags=tuple(tag for tag in entry.tags if tag != name)) for entry in stored.notes)
+            return replace(stored, notes=tuple(entry for entry in notes if entry != _empty(entry)))
 
         self._change(change)
 

@@ -99,22 +99,22 @@ def certify(run: "AnalysisRun", engine: "Vllm") -> None:
 
     known = (entry for entry in run.workspace.values(Certificate) if entry.settings.engine == engine.about)
     same = (engine.weight_hash, engine.precision)
-    found = next((entry for entry in known if (entry.settings.weight_hash, entry.dtype) == same), None)
-    if found is None and is_off():
+    certificate = next((entry for entry in known if (entry.settings.weight_hash, entry.dtype) == same), None)
+    if certificate is None and is_off():
         return
-    if found is None:
+    if certificate is None:
         with run.progress("engine", "contexts") as progress:
             made = examine_engine(engine, progress=progress)
         folder = run.workspace.path(Certificate.kind, engine_certificate(engine.spec, engine.name, engine.ranks))
-        found = save_artefact(made, folder, seed=made.settings.seed, overwrite=True)
-        say(f"doctor: {found.subject}, before its first recording: {found.headline()}")
-    if found.failed:
-        check = found.with_verdict("failed")[0]
+        certificate = save_artefact(made, folder, seed=made.settings.seed, overwrite=True)
+        say(f"doctor: {certificate.subject}, before its first recording: {certificate.headline()}")
+    if certificate.failed:
+        check = certificate.with_verdict("failed")[0]
         raise ConfigError(
             f"{engine.about} does not give the rows of {engine.spec} ({check.name}: {check.came}); nothing was "
             f"recorded. All checks: {program()} doctor {engine.spec} --engine {engine.name}"
         )
-    run.made_from(found.about)
+    run.made_from(certificate.about)
 
 
 def engine_certificate(spec: str, engine: str, ranks: int) -> str:

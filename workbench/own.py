@@ -402,15 +402,15 @@ class Own(OpensDashboard, RecordsInEngine, Seeded, RunsModel):
         return lines
 
 
-def steps_of(own: Own, facts: OwnFacts) -> list[WorkspaceStep]:
+def steps_of(verb: Own, facts: OwnFacts) -> list[WorkspaceStep]:
     """Return the steps in their order, all but the proofs; options that they share are not filled in."""
-    made, why = own.made, "Is any number of this set-up silently wrong?"
-    heads, *further = _of_model(own, facts)
-    steps = [*_of_text(own, facts), heads, *([] if own.brief else further)]
-    if not own.doctor:
+    made, why = verb.made, "Is any number of this set-up silently wrong?"
+    heads, *further = _of_model(verb, facts)
+    steps = [*_of_text(verb, facts), heads, *([] if verb.brief else further)]
+    if not verb.doctor:
         return steps
-    first = Doctor(model=own.model, name=certificate_name(own.model), quick=own.scale.quick)
-    last = replace(first, dictionary=made, name=certificate_name(own.model, f"saes/{made}"))
+    first = Doctor(model=verb.model, name=certificate_name(verb.model), quick=verb.scale.quick)
+    last = replace(first, dictionary=made, name=certificate_name(verb.model, f"saes/{made}"))
     return [
         WorkspaceStep("Examine the model", why, first),
         *steps,
@@ -418,26 +418,26 @@ def steps_of(own: Own, facts: OwnFacts) -> list[WorkspaceStep]:
     ]
 
 
-def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
+def _of_text(verb: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     """Yield the steps from the text to the map of the features."""
-    made, sizes = own.made, facts.sizes
+    made, sizes = verb.made, facts.sizes
     yield WorkspaceStep(
         "Record", f"Its activations at {facts.hook_point} are stored.",
         Record(
-            model=own.model, name=made, corpus=own.text, column=own.column, hook_points=(facts.hook_point,),
-            tokens=sizes.tokens, compute=own.dtype, engine=own.engine, tensor_parallel=own.tensor_parallel,
+            model=verb.model, name=made, corpus=verb.text, column=verb.column, hook_points=(facts.hook_point,),
+            tokens=sizes.tokens, compute=verb.dtype, engine=verb.engine, tensor_parallel=verb.tensor_parallel,
         ),
     )  # fmt: skip
     yield WorkspaceStep(
         "Train a sparse autoencoder",
-        f"It writes each activation as a sum of about {own.k} of {sizes.d_sae:,} directions: the features.",
-        Train(recording=made, name=made, kind="batchtopk", d_sae=(sizes.d_sae,), k=(own.k,), tokens=sizes.seen),
+        f"It writes each activation as a sum of about {verb.k} of {sizes.d_sae:,} directions: the features.",
+        Train(recording=made, name=made, kind="batchtopk", d_sae=(sizes.d_sae,), k=(verb.k,), tokens=sizes.seen),
         needs=("recording",),
     )
     if sizes.rounds:
         yield WorkspaceStep(
             "Fit a Jacobian lens", "The mean derivative of the last residual: what a direction makes the model say.",
-            FitLens(model=own.model, name=made, kind="jacobian", recording=made, rounds=sizes.rounds),
+            FitLens(model=verb.model, name=made, kind="jacobian", recording=made, rounds=sizes.rounds),
             needs=("recording",),
         )  # fmt: skip
     yield WorkspaceStep(
@@ -446,7 +446,7 @@ def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     )  # fmt: skip
     yield WorkspaceStep(
         "Evaluate the dictionary", "On held-out documents, and inside the model.",
-        Evaluate(sae=made, name=made, contexts=own.scale.contexts), needs=("sae",),
+        Evaluate(sae=made, name=made, contexts=verb.scale.contexts), needs=("sae",),
     )  # fmt: skip
     yield WorkspaceStep(
         "Map the features", "Features that read and say similar words lie close together.",
@@ -454,9 +454,9 @@ def _of_text(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     )  # fmt: skip
 
 
-def _of_model(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
+def _of_model(verb: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     """Yield the steps that show the model as the demo does."""
-    model, made, scale, layers = own.model, own.made, own.scale, facts.layers(own.scale.layers)
+    model, made, scale, layers = verb.model, verb.made, verb.scale, facts.layers(verb.scale.layers)
     why = "Which attend to the previous token, or to an earlier copy?"
     yield WorkspaceStep("Score every attention head", why, Heads(model=model, name=made))
     if facts.d_mlp:
@@ -477,7 +477,7 @@ def _of_model(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
         "Test the induction circuit",
         "An induction head needs to know the token before each position, from an earlier head. Which one?",
         Induction(
-            model=model, name=f"induction-{made}", prompts_per_seed=6, seeds=own.seed_range(2), max_candidates=8,
+            model=model, name=f"induction-{made}", prompts_per_seed=6, seeds=verb.seed_range(2), max_candidates=8,
             context_length=min(INDUCTION_TOKENS, facts.n_ctx),
         ),
     )  # fmt: skip
@@ -485,8 +485,8 @@ def _of_model(own: Own, facts: OwnFacts) -> Iterator[WorkspaceStep]:
     yield WorkspaceStep("Find the geometry of words", why, Shapes(model=model, name=made, lists=scale.lists))
 
 
-def proofs_of(own: Own, chosen: Sequence[int]) -> list[WorkspaceStep]:
+def proofs_of(verb: Own, chosen: Sequence[int]) -> list[WorkspaceStep]:
     """Return the proofs of some features of the dictionary."""
-    why, draws = "Does it fire on its words, and does steering along it make the model say them?", own.scale.draws
-    proofs = [Prove(features=own.made, feature=feature, draws=draws) for feature in chosen]
+    why, draws = "Does it fire on its words, and does steering along it make the model say them?", verb.scale.draws
+    proofs = [Prove(features=verb.made, feature=feature, draws=draws) for feature in chosen]
     return [WorkspaceStep(f"Prove feature {proof.feature}", why, proof, needs=("features",)) for proof in proofs]

@@ -57,12 +57,12 @@ def register(app: Dash) -> None:
 def _verdict(comparison: Artefact) -> html.Div:
     """Return the headline; behind it the null, and the behaviour of both models or the test of a latent."""
     if isinstance(comparison, ModelComparison):
-        said = comparison.said
-        lens = "the base's Jacobian lens" if said.lens else "the logit lens"
+        answers = comparison.said
+        lens = "the base's Jacobian lens" if answers.lens else "the logit lens"
         sentences = (
             f"Null of weights, residual stream and behaviour: {comparison.null}",
             "Null of words and predictions: the base with the same change written elsewhere",
-            f"Words are read on {said.n_tokens:,} tokens of {said.text}, through {lens}",
+            f"Words are read on {answers.n_tokens:,} tokens of {answers.text}, through {lens}",
             f"Behaviour: {comparison.gap}",
         )
         body: Part = html.Ul([html.Li(f"{visible(line, 600)}.") for line in sentences], className="wb-said")
@@ -106,17 +106,17 @@ def _by_layer(comparison: ModelComparison, colours: Theme) -> list[Part]:
     return [graph("changes-layers", figure=figure, label=label, height=HEIGHT)]
 
 
-def _texts(said: Said) -> list[Part]:
+def _texts(answers: Said) -> list[Part]:
     return [
-        fold("What each writes", *_written(said)),
-        fold("Predictions that changed most", *_turns(said)),
+        fold("What each writes", *_written(answers)),
+        fold("Predictions that changed most", *_turns(answers)),
     ]
 
 
-def _written(said: Said) -> list[Part]:
-    names = {key: name for key, name in _COLUMNS.items() if said.steered_at or key in ("base", "tuned")}
+def _written(answers: Said) -> list[Part]:
+    names = {key: name for key, name in _COLUMNS.items() if answers.steered_at or key in ("base", "tuned")}
     rows = [html.Tr([html.Th(column, scope="col") for column in ("prompt", *names.values())])]
-    for sample in said.written:
+    for sample in answers.written:
         texts = [visible(sample.prompt, 80) or "no prompt", *(visible(getattr(sample, key), 300) for key in names)]
         rows.append(html.Tr([html.Td(text, dir="auto") for text in texts]))
     note = "Greedy; steered: with the mean difference of this change, or of another one, added."
@@ -126,19 +126,19 @@ def _written(said: Said) -> list[Part]:
     ]
 
 
-def _turns(said: Said) -> list[Part]:
-    if not said.turns:
+def _turns(answers: Said) -> list[Part]:
+    if not answers.turns:
         return [html.P("The two models predict the same at every position.", className="wb-none")]
-    beyond = sum(turn.kl > said.kl_high for turn in said.turns)
+    beyond = sum(turn.kl > answers.kl_high for turn in answers.turns)
     note = (
-        f"{beyond} of {len(said.turns)} positions beyond the null's largest KL, {number(said.kl_high)} nats; at most "
-        "one position per text."
+        f"{beyond} of {len(answers.turns)} positions beyond the null's largest KL, {number(answers.kl_high)} nats; "
+        "at most one position per text."
     )
     rows = [
         {"text": visible("…" + turn.before[-60:], 70), "then": visible(turn.actual, 70),
          "base predicts": visible(" ".join(turn.base), 70), "tuned predicts": visible(" ".join(turn.tuned), 70),
          "KL": turn.kl}
-        for turn in said.turns
+        for turn in answers.turns
     ]  # fmt: skip
     return [html.P(note, className="wb-note"), records_table(as_json(rows))]
 

@@ -15,8 +15,10 @@ _IMPORT = re.compile(r"""from "\.{1,2}/(\w+)\.mjs";""")
 
 def import_map(paths: Iterable[Path]) -> str:
     """Return the JSON of an import map that holds modules, each as `page/<its file's name without ending>`."""
-    held = {f"page/{path.stem}": base64.b64encode(_bare(path)).decode() for path in paths}
-    return inert(json.dumps({"imports": {name: f"data:text/javascript;base64,{text}" for name, text in held.items()}}))
+    scripts = {f"page/{path.stem}": base64.b64encode(_bare(path)).decode() for path in paths}
+    return inert(
+        json.dumps({"imports": {name: f"data:text/javascript;base64,{text}" for name, text in scripts.items()}})
+    )
 
 
 def _bare(path: Path) -> bytes:

@@ -488,10 +488,15 @@ def certified(workspace: Workspace, key: str) -> html.A | None:
     parents, known = workspace.manifest(kind, name).parents, {cert.key: cert for cert in workspace.values(Certificate)}
     under = {parent: digest for parent, digest in parents.items() if parent.startswith(f"{FOLDERS[CERTIFICATE]}/")}
     weights = set[str]() if under else _weights(workspace, key)
-    same = [each for each in known.values() if each.settings.weight_hash in weights and not each.settings.dictionary]
+    same = [
+        certificate
+        for certificate in known.values()
+        if certificate.settings.weight_hash in weights and not certificate.settings.dictionary
+    ]
     if same:
         (_, mark, _), cert = max(
-            ((_standing(each, each.about.content_hash), each) for each in same), key=lambda pair: pair[0]
+            ((_standing(certificate, certificate.about.content_hash), certificate) for certificate in same),
+            key=lambda pair: pair[0],
         )
         hint = f"{cert.subject} has the same weights and was examined, though not by the run that made these numbers"
         return _certificate_link(mark, cert.key, hint)

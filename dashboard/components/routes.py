@@ -18,8 +18,8 @@ def routes_view(workspace: Workspace, key: str = "", **more: Any) -> html.Div:
     It brings the address of the pages of heads of every model whose heads were scored over a text.
     """
     heads = {scores.settings.model: head_href(scores.name, "") for scores in workspace.values(HeadsInText)}
-    given = {"data-heads": json.dumps(heads)}
+    attributes = {"data-heads": json.dumps(heads)}
     if key:
-        given["data-routes-source"] = f"/api/artefact?key={quote(key)}"
+        attributes["data-routes-source"] = f"/api/artefact?key={quote(key)}"
     waiting = html.P("Reading the routes…", className="wb-none") if key else None
-    return html.Div(waiting, className="wb-routes", **attrs(given), **more)
+    return html.Div(waiting, className="wb-routes", **attrs(attributes), **more)

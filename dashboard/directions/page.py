@@ -272,7 +272,9 @@ ASKED = ("strength", "n_new", "temperature", "seed", "system")
 
 def chat_panel(direction: str, weight_hash: str) -> html.Section:
     """Return the panel that assets/say/say.mjs fills: chats along a direction, or a feature `demo:12`."""
-    monitors = [each.name for each in current().workspace.values(Monitor) if each.settings.weight_hash == weight_hash]
+    monitors = [
+        monitor.name for monitor in current().workspace.values(Monitor) if monitor.settings.weight_hash == weight_hash
+    ]
     return panel(
         "Say it with the model",
         dcc.Store(id="say-state", data={"direction": direction, "monitors": monitors, "visitor": secrets.token_hex(8)}),

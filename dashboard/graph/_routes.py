@@ -109,15 +109,15 @@ def _reasons(
     request: RequestFields, graph: AttributionGraph, *, layer: Number, head: Number, query: Number, key: Number
 ) -> Answer:
     act = ExplainHead(graph=graph.name, layer=layer, head=head, query=query, key=key)
-    found = current().live.ask(act)
-    rows = (row for row in found.to_records() if {row["query_node"], row["key_node"]} <= graph.number.keys())
+    reasons = current().live.ask(act)
+    rows = (row for row in reasons.to_records() if {row["query_node"], row["key_node"]} <= graph.number.keys())
     pairs = list(islice(rows, MAX_PAIRS))
-    rest = found.relative_score - sum(row["relative"] for row in pairs)
-    answer = {"headline": found.headline(), "pairs": pairs, "rest": rest, "left_out": found.left_out}
-    sides = {"query_side": found.query_side, "key_side": found.key_side}
+    rest = reasons.relative_score - sum(row["relative"] for row in pairs)
+    answer = {"headline": reasons.headline(), "pairs": pairs, "rest": rest, "left_out": reasons.left_out}
+    sides = {"query_side": reasons.query_side, "key_side": reasons.key_side}
     return answer | {name: [share._asdict() for share in side[:MAX_REASONS]] for name, side in sides.items()}
 
 
 def _loadings(request: RequestFields, graph: AttributionGraph) -> Answer:
-    found = current().live.ask(LoadHeads(graph=graph.name))
-    return {"shares": found.shares.round(5).tolist(), "headline": found.headline()}
+    loadings = current().live.ask(LoadHeads(graph=graph.name))
+    return {"shares": loadings.shares.round(5).tolist(), "headline": loadings.headline()}

@@ -53,7 +53,7 @@ def named_nodes(workspace: Workspace, graph: AttributionGraph, most: int = MOST)
 
 def named_lines(workspace: Workspace, graph: AttributionGraph) -> list[str]:
     """Return a line for each of the largest named nodes, under a line that says so; or that none has a name."""
-    found = named_nodes(workspace, graph)
+    named = named_nodes(workspace, graph)
     aim = " rather than ".join(repr(side.strip()) for target in graph.targets[:1] for side in target.sides if side)
-    head = f"Largest effects of named nodes on {aim or 'the target'}:" if found else "No node has a label that holds."
-    return [head, *(f"  {node}" for node in found)]
+    head = f"Largest effects of named nodes on {aim or 'the target'}:" if named else "No node has a label that holds."
+    return [head, *(f"  {node}" for node in named)]

@@ -85,7 +85,7 @@ def layout(
     model = model or (stored.settings.model if stored else "")
     in_chat = chat == "1" or bool(stored and stored.settings.chat)
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
-    asked = {"answer": answer, "contrast": contrast}
+    question = {"answer": answer, "contrast": contrast}
     strongest = _strongest_head(workspace, model or known[0])
     selection = {
         "token": whole_number(token),
@@ -99,7 +99,7 @@ def layout(
         dcc.Store(id="prompt-visitor", data=secrets.token_hex(8)),
         dcc.Store(id="prompt-run-state", data=run),
         dcc.Store(id="prompt-selection", data=selection),
-        dcc.Store(id="prompt-asked", data=asked),
+        dcc.Store(id="prompt-asked", data=question),
         dcc.Store(id="prompt-read", data=None),
         dcc.Store(id="prompt-token", data=None),
         dcc.Store(id="prompt-cell", data=None),
@@ -115,7 +115,7 @@ def layout(
         None if run or stored else _prompts_to_try(workspace, model or known[0]),
         _routes_panel(workspace, stored),
         html.Div(
-            _views(answer, contrast, _trace(workspace, run, asked)),
+            _views(answer, contrast, _trace(workspace, run, question)),
             id="prompt-views", className="wb-hidden", **_colours(),
             **FIELDS,
         ),
@@ -187,11 +187,11 @@ def _run(_: int | None, text: str | None, model: str, features: str | None, chat
     return {"text": text or "", "model": model, "features": features or "", "chat": bool(chat)}
 
 
-def _trace_here(run: dict[str, Any] | None, asked: dict[str, str] | None) -> str:
-    return _trace(current().workspace, run, asked or {})
+def _trace_here(run: dict[str, Any] | None, question: dict[str, str] | None) -> str:
+    return _trace(current().workspace, run, question or {})
 
 
-def _trace(workspace: Workspace, run: dict[str, Any] | None, asked: Mapping[str, str]) -> str:
+def _trace(workspace: Workspace, run: dict[str, Any] | None, question: Mapping[str, str]) -> str:
     """Return the address that traces the prompt, by the newest set of transcoders of its model.
 
     The answer and the contrast that were asked for are its target and its contrast.
@@ -200,7 +200,7 @@ def _trace(workspace: Workspace, run: dict[str, Any] | None, asked: Mapping[str,
         return trace_href()
     sets = workspace.values(StoredSet)
     of_model = next((transcoders.name for transcoders in sets if transcoders.model == run["model"]), None)
-    words = {"target": asked.get("answer"), "contrast": asked.get("contrast")}
+    words = {"target": question.get("answer"), "contrast": question.get("contrast")}
     return trace_href(run["text"], model=run["model"], set=of_model, chat=run["chat"] or None, **words)
 
 

@@ -48,15 +48,15 @@ def null_panel(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
     """Return every score of a dictionary trained alike, beside those of null dictionaries."""
     for evaluation in view.evaluations(workspace, chosen.name):
         try:
-            found = evaluation.against_nulls()
+            compared = evaluation.against_nulls()
         except WorkbenchError as error:
             return panel("Beside null dictionaries", notice(explain(error), tone="error"))
-        if found is not None:
-            words = f"{found.headline()}; each null was trained on {evaluation.settings.null_tokens:,} tokens."
+        if compared is not None:
+            words = f"{compared.headline()}; each null was trained on {evaluation.settings.null_tokens:,} tokens."
             return panel(
                 "Beside null dictionaries",
                 verdict(words, html.P(_NULLS)),
-                records_table(found.to_records()),
+                records_table(compared.to_records()),
                 note=f"from the evaluation {evaluation.name}",
                 className="wb-row",
                 id="nulls",

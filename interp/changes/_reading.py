@@ -306,7 +306,7 @@ def _directions(words: _Words, matrices: Sequence[_Matrix], seed: int) -> Iterat
 
 def _predictions(text: str, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Change:
     """Return how far the predictions moved, mean over positions."""
-    null = np.array([float(each.kl.mean()) for each in nulls])
+    null = np.array([float(draw.kl.mean()) for draw in nulls])
     high = float(upper_bound(null, n_tests=QUESTIONS))
     return _row("predictions", text, "KL", float(tuned_pass.kl.mean()), null, high)
 
@@ -321,7 +321,7 @@ def _deviance(before: Tensor, after: Tensor) -> Tensor:
 def _tokens(base: HookedModel, text: str, before: _Pass, tuned_pass: _Pass, nulls: Sequence[_Pass]) -> Iterator[Change]:
     """Yield the tokens whose mean probability changed most."""
     change = _deviance(before.use, tuned_pass.use)
-    null = np.array([float(_deviance(before.use, each.use).abs().max()) for each in nulls])
+    null = np.array([float(_deviance(before.use, draw.use).abs().max()) for draw in nulls])
     high = float(upper_bound(null, n_tests=QUESTIONS))
     best = change.abs().topk(min(2 * SHOWN, len(change))).indices
     for at, name in zip(best.tolist(), token_strings(base, best), strict=True):

@@ -107,7 +107,7 @@ def drawn_changes(moved: np.ndarray, spread: np.ndarray, seed: int) -> np.ndarra
 
 
 def _judge(text: str, moved: np.ndarray, nulls: list[np.ndarray], spread: np.ndarray, seed: int) -> list[Change]:
-    change, *chance = (each.sum(1) / np.maximum(spread.sum(1), SMALLEST) for each in (moved, *nulls))
+    change, *chance = (distances.sum(1) / np.maximum(spread.sum(1), SMALLEST) for distances in (moved, *nulls))
     n, n_contexts = moved.shape
     high = upper_bound(np.stack(chance), n_tests=n)
     drawn = drawn_changes(moved, spread, seed)

@@ -207,10 +207,10 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
             families.setdefault((row.question, row.text), []).append(row)
         answers = []
         for rows in families.values():
-            found = sorted((row for row in rows if row.found), key=lambda row: -row.times)
-            best = found[0] if found else max(rows, key=lambda row: row.times)
-            tokens = [row.name for row in found[:N_WORDS]] if best.question in ("more", "less") else best.words
-            answers.append(Found(best, len(found), len(rows), tokens if found else []))
+            changed = sorted((row for row in rows if row.found), key=lambda row: -row.times)
+            best = changed[0] if changed else max(rows, key=lambda row: row.times)
+            tokens = [row.name for row in changed[:N_WORDS]] if best.question in ("more", "less") else best.words
+            answers.append(Found(best, len(changed), len(rows), tokens if changed else []))
         return sorted(answers, key=lambda answer: (not answer.n_found, -answer.best.times))
 
     def words(self) -> dict[Source, set[str]]:

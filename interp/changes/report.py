@@ -46,7 +46,7 @@ def weight_changes(base: HookedModel, tuned: HookedModel, *, continuations: Sequ
     rows, chance = [], []
     for i, before in enumerate(ones):
         matrix = before.matrix()
-        nulls = [other[i].matrix() for other in others] or [matrix.to(torch.bfloat16).double()]
+        nulls = [untrained[i].matrix() for untrained in others] or [matrix.to(torch.bfloat16).double()]
         chance.append([relative_change(matrix, null) for null in nulls])
         rows.append((before, relative_change(matrix, twos[i].matrix())))
     high, none = upper_bound(np.array(chance).T, n_tests=len(ones)), float("nan")

@@ -119,10 +119,10 @@ class Transplants:
 
     def of(self, part: str) -> dict[Direction, Change]:
         """Return both directions of a part. Raises `UnknownNameError` for one that was not transplanted."""
-        found: dict[Direction, Change] = {row.question: row for row in self.rows if row.name == part}  # pyright: ignore[reportAssignmentType]
-        if not found:
+        by_direction: dict[Direction, Change] = {row.question: row for row in self.rows if row.name == part}  # pyright: ignore[reportAssignmentType]
+        if not by_direction:
             raise UnknownNameError("part", part, [row.name for row in self.rows])
-        return found
+        return by_direction
 
 
 @torch.no_grad()

@@ -241,7 +241,7 @@ class _Adversary:
         """Return the edges outside a circuit whose replacement leaves least, of at most `budget` sets."""
         source, reader = (torch.as_tensor(self.bench.graph.edge_table)[:, at] for at in (2, 1))
         options = [self.helpers(included, share) for share in reversed(SHARES)]
-        options += [(reader == one) & ~included for one in self._heaviest(reader, included)[:exchanges]]
+        options += [(reader == end) & ~included for end in self._heaviest(reader, included)[:exchanges]]
         nodes = self._heaviest(source, included)[:exchanges]
         whole = exchanges > 0 and gradient_steps > 0
         self.complete = whole and (budget is None or budget >= len(options) + gradient_steps + len(nodes))
@@ -281,8 +281,8 @@ class _Adversary:
         for _ in range(steps):
             gradient = torch.zeros_like(parts)
             for batch in self.bench.batches():
-                other = self.bench.replacement(batch)
-                gradient += metric_and_gradient(batch, self.bench.graph, parts.masked_fill(included, 0), other)[1]
+                replacement = self.bench.replacement(batch)
+                gradient += metric_and_gradient(batch, self.bench.graph, parts.masked_fill(included, 0), replacement)[1]
             parts = (parts - 0.4 * gradient.sign()).clamp(0, 1)
             yield (parts > 0.5) & ~included
 
@@ -290,9 +290,9 @@ class _Adversary:
         """Return the `n` of the replaced edges whose return raises the metric most, by the gradient along `PATH`."""
         slope = torch.zeros(len(removed), dtype=torch.float64)
         for batch in self.bench.batches():
-            other = self.bench.replacement(batch)
+            replacement = self.bench.replacement(batch)
             for part in PATH:
-                slope += metric_and_gradient(batch, self.bench.graph, part * removed.double(), other)[1]
+                slope += metric_and_gradient(batch, self.bench.graph, part * removed.double(), replacement)[1]
         chosen = torch.zeros_like(removed)
         chosen[slope.masked_fill(~removed, torch.inf).argsort(stable=True)[: min(n, int(removed.sum()))]] = True
         return chosen
@@ -375,7 +375,7 @@ def _sizes(judge: _Adversary, config: AttackConfig) -> list[StandingSize]:
 
 
 def _grow(
-    chooser: _Adversary, judge: _Adversary, included: Edges, config: AttackConfig, told: Callable[[str], None]
+    chooser: _Adversary, judge: _Adversary, included: Edges, config: AttackConfig, report: Callable[[str], None]
 ) -> tuple[tuple[Grown, ...], Edges | None]:
     """Add edges that the adversary replaces until it leaves enough; return every circuit, and the one that stands."""
     rows, kept = [], included
@@ -383,7 +383,7 @@ def _grow(
         removed = chooser.choose(kept, config.exchanges, None, config.gradient_steps)
         stands = chooser.left([removed, ~kept]).min() >= config.faithfulness
         rows.append(_grown(chooser, judge, kept, removed, config))
-        told(f"search: {rows[-1].n_edges:,} edges")
+        report(f"search: {rows[-1].n_edges:,} edges")
         if stands:
             return tuple(rows), kept
         kept = kept | chooser.lacked(removed, max(1, int(kept.sum()) // 2))

@@ -106,9 +106,9 @@ def measure_edge(
     for batch in bench.batches():
         clean, logits = collect(batch.residual, bench.graph, batch.clean, batch.at)
         diff = outputs(batch.residual, bench.graph, minus(clean, bench.replacement(batch)))
-        own, before, rows = diff[source].clone(), batch.metric(logits), []
+        written, before, rows = diff[source].clone(), batch.metric(logits), []
         for turn in (None, *turns):
-            diff[source] = own if turn is None else own @ turn.to(own)
+            diff[source] = written if turn is None else written @ turn.to(written)
             patched = run_with_single_edges(batch.residual, bench.graph, batch.clean, diff, [at], batch.at)[0]
             rows.append((before - batch.metric(patched)).double().cpu())
         parts.append(torch.stack(rows))

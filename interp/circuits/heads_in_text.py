@@ -257,13 +257,13 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
 
     def counts(self) -> dict[str, int]:
         """Return the number of heads found of each kind. Raises `CorruptError` for one that the settings lack."""
-        found = Counter(row.kind for row in self.scores if row.found)
-        if others := found.keys() - set(self.settings.kinds):
+        counts = Counter(row.kind for row in self.scores if row.found)
+        if others := counts.keys() - set(self.settings.kinds):
             raise CorruptError(
                 f"the heads of {self.settings.model} have kinds {', '.join(sorted(others))}, which its settings "
                 "lack; a file was edited, so make it again"
             )
-        return {kind: found[kind] for kind in self.settings.kinds}
+        return {kind: counts[kind] for kind in self.settings.kinds}
 
     def headline(self) -> str:
         """Return one line: the number of heads of a kind other than the sink."""

@@ -72,7 +72,7 @@ class AttackConfig:
             check_least(self, {"budget": 1})
         if not self.ablations:
             raise ConfigError("an adversary needs an ablation: resample, other, mean or zero")
-        if not self.fractions or not all(0 < each <= 1 for each in self.fractions):
+        if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
             raise ConfigError(f"fractions of edges lie above 0 and are at most 1, got {self.fractions}")
 
 
@@ -298,8 +298,10 @@ def mean_and_worst(circuit: FoundCircuit, attacks: list[WorstCase]) -> str | Non
     """
     if not isinstance(circuit, EdgeCircuit):
         return None
-    e, own = circuit.evaluation, circuit.attacked
+    e, attack = circuit.evaluation, circuit.attacked
     null = "" if e.random_circuits is None else f" (random {e.random_circuits.high:.0%})"
-    worst = _worst(attacks[0]) if attacks else f"{own.left:.0%} under attack" if own else "worst case not measured"
+    worst = (
+        _worst(attacks[0]) if attacks else f"{attack.left:.0%} under attack" if attack else "worst case not measured"
+    )
     name = f"{circuit.verdict.word}{short_name(circuit.settings.model)}, {circuit.settings.task.name}"
     return f"{name}: {e.n_edges:,} edges keep {e.faithfulness.estimate:.0%}{null}; {worst}"

@@ -115,8 +115,8 @@ def train_monitor(
     blank = []
     for draw in range(N_UNTRAINED):
         tell(draw, steps, {"step": "untrained models"})
-        other = untrained_model(model, derive_seed(config.seed, "untrained", draw))
-        blank.append(_means(other, spans, points))
+        untrained = untrained_model(model, derive_seed(config.seed, "untrained", draw))
+        blank.append(_means(untrained, spans, points))
     tell(N_UNTRAINED, steps, {"step": "the model"})
     means = _means(model, spans, points)
     tell(N_UNTRAINED + 1, steps, {"step": "shuffled labels"})
@@ -183,7 +183,7 @@ def find_probe(means: Means, yes: Bool[np.ndarray, " n"], parts: Parts, config: 
         bias = -float(_threshold(x @ weights, yes, parts, config))
         return (auroc(scores, labels), gap), TextProbe(hook_point, weights, bias)
 
-    return max((fitted(*each) for each in means.items()), key=lambda each: each[0])[1]
+    return max((fitted(*layer_means) for layer_means in means.items()), key=lambda layer_means: layer_means[0])[1]
 
 
 def shuffled_labels(
@@ -330,7 +330,7 @@ def _random_directions(
 def _drift(source: str, score: Scorer, texts: Sequence[list[int]], group: np.ndarray) -> Drift:
     """Return how often texts of a source fire, given as token ids."""
     tokens = [score.tokens(ids) for ids in texts]
-    fires = accuracy_interval(np.array([each.mean() > 0 for each in tokens]), group)
+    fires = accuracy_interval(np.array([firing.mean() > 0 for firing in tokens]), group)
     return Drift(
         source=source, n_texts=len(texts), fires=fires.estimate, fires_low=float(fires.low),
         fires_high=float(fires.high), per_thousand=1000 * float(np.mean(np.concatenate(tokens) > 0)),

@@ -140,8 +140,8 @@ def generated_steered(setup: Setup) -> Outcome:
 )  # fmt: skip
 def patched_with_itself(setup: Setup) -> Outcome:
     row, layer = setup.prompts.rows[1], setup.model.cfg.n_layers // 2
-    targets, other = [Component(name=f"L{layer}{part}") for part in ("H0", "ATTN")], tuple(row[0].tolist())
-    steps = [Intervention(target=to, action="replace", other=other, positions=(0, None)) for to in targets]
+    targets, words = [Component(name=f"L{layer}{part}") for part in ("H0", "ATTN")], tuple(row[0].tolist())
+    steps = [Intervention(target=to, action="replace", other=words, positions=(0, None)) for to in targets]
     with intervened(setup.model, steps):
         patched = setup.logits(row)
     return setup.alike(gap(patched, setup.clean(row)))

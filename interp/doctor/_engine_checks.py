@@ -102,8 +102,8 @@ class EngineSetup:
             if rows is None:
                 self.engine.hook({name: self.engine.sites[name]})
                 rows = self.engine.rows(self.contexts)[name]
-            if found := cause_of(self.plain, self.engine.sites, name, rows, self.contexts):
-                return f"; {found}"
+            if cause := cause_of(self.plain, self.engine.sites, name, rows, self.contexts):
+                return f"; {cause}"
         return ""
 
 

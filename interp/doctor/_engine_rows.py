@@ -85,8 +85,8 @@ def cause_of(plain: Any, sites: dict[str, Site], name: str, came: Tensor, contex
     few = [contexts[number] for number in chosen]
     starts = [sum(map(len, contexts[:number])) for number in chosen]
     rows = torch.cat([came[start : start + len(context)] for start, context in zip(starts, few, strict=True)])
-    for words, other in _mistakes(plain, sites, name, few):
-        if relative(rows, other) < _ALIKE:
+    for words, mistake in _mistakes(plain, sites, name, few):
+        if relative(rows, mistake) < _ALIKE:
             return words
     return ""
 
@@ -192,9 +192,9 @@ def _other_contexts(came: Tensor, expected: Tensor) -> str:
         return ""
     size = came[at].norm(dim=1).clamp_min(1e-12)
     apart = torch.cdist(came[at].double(), expected.double()) / size[:, None]
-    own = float((apart[torch.arange(len(at)), at] < _ALIKE).double().mean())
+    agreeing = float((apart[torch.arange(len(at)), at] < _ALIKE).double().mean())
     anywhere = float((apart.min(1).values < _ALIKE).double().mean())
-    if anywhere > 0.9 > 2 * own:
+    if anywhere > 0.9 > 2 * agreeing:
         return "they are rows of other contexts: requests came back in another order than they went"
     return ""
 

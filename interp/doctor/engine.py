@@ -58,12 +58,12 @@ def examine_engine(
     """
     plain = read_plain(engine.spec)
     assert plain is not None, "an engine runs models of transformers"
-    given = list(contexts or contexts_of(engine.tokenizer, N_CONTEXTS, min(LONGEST, engine.n_ctx), seed))
+    texts = list(contexts or contexts_of(engine.tokenizer, N_CONTEXTS, min(LONGEST, engine.n_ctx), seed))
     reference = plain[0].float().eval()
-    setup = EngineSetup(engine, reference, given, *tolerance_of(reference, engine, given))
+    setup = EngineSetup(engine, reference, texts, *tolerance_of(reference, engine, texts))
     for done in setup.measure():
         if progress is not None:
-            progress(done, len(given), {})
+            progress(done, len(texts), {})
     checks = list(run_trials(TRIALS, setup))
     settings = ExaminedSetup(
         model=engine.spec,
@@ -86,9 +86,9 @@ def tolerance_of(plain: Any, engine: GivesRows, contexts: Sequence[list[int]]) -
         return TOLERANCE, None
     few = list(contexts[:8])
     name = next(reversed([name for name in engine.sites if name.endswith("hook_resid_post")]))
-    sites = {each: engine.sites[each] for each in (name, name.replace("hook_resid_post", "hook_mlp_out"))}
+    sites = {point: engine.sites[point] for point in (name, name.replace("hook_resid_post", "hook_mlp_out"))}
     narrow = deepcopy(plain).to(getattr(torch, engine.precision))
     together, exact = reference_rows(narrow, sites, few), reference_rows(plain, sites, few)
     alone = reference_rows(narrow, sites, few, at_once=1)
-    largest = max(relative(run[each], exact[each]) for run in (together, alone) for each in sites)
-    return 2 * largest, max(relative(alone[each], together[each]) for each in sites)
+    largest = max(relative(run[point], exact[point]) for run in (together, alone) for point in sites)
+    return 2 * largest, max(relative(alone[point], together[point]) for point in sites)

@@ -90,11 +90,11 @@ class Engine(ABC):
 
     def checked(self, adding: "Mapping[str, Tensor] | None") -> "dict[str, Tensor]":
         """Return the vectors by canonical hook point, once they fit. Raises as `reading`."""
-        given = {check_hook_points([name], self.editable, self.n_layers)[0]: v for name, v in (adding or {}).items()}
-        for name, vector in given.items():
+        edits = {check_hook_points([name], self.editable, self.n_layers)[0]: v for name, v in (adding or {}).items()}
+        for name, vector in edits.items():
             if vector.shape != (self.d_model,):
                 raise ConfigError(
                     f"{self.spec} has a residual stream of {self.d_model} values, the vector for {name} has the shape "
                     f"{tuple(vector.shape)}"
                 )
-        return given
+        return edits

@@ -232,9 +232,9 @@ class Vllm(Engine):
     def attach(self, process: "_Process", recorder: str, options: Mapping[str, object]) -> None:
         """Load the model in a process. Raises `ConfigError` for another version, or a model that it cannot run."""
         self._process = process
-        given = {"folder": self.files.location, "dtype": self.precision, "ranks": self.ranks, "n_ctx": self.n_ctx + 1}
-        about = process.ask(**given, recorder=recorder, options=dict(options))
-        self._version, self._device = about["version"], about["device"]
+        command = {"folder": self.files.location, "dtype": self.precision, "ranks": self.ranks, "n_ctx": self.n_ctx + 1}
+        answer = process.ask(**command, recorder=recorder, options=dict(options))
+        self._version, self._device = answer["version"], answer["device"]
         if not self._version.startswith(VERSIONS):
             raise ConfigError(
                 f"{self.python} has vLLM {self._version}, and its workers were tried with {VERSIONS[0]}x alone; make "

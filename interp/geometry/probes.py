@@ -139,10 +139,10 @@ def split_by_document(
     rng = np.random.default_rng(derive_seed(seed, "held-out documents"))
     n, codes = len(documents), np.unique(labels, return_inverse=True)[1]
     n_test = min(max(2, round(heldout * n)), n - 2)
-    held: dict[Any, list[int]] = {}
+    by_document: dict[Any, list[int]] = {}
     for at, code in {*zip(document.tolist(), codes.tolist(), strict=True)}:
-        held.setdefault(at, []).append(code)
-    kinds = np.unique([str(sorted(held[at])) for at in documents.tolist()], return_inverse=True)[1]
+        by_document.setdefault(at, []).append(code)
+    kinds = np.unique([str(sorted(by_document[at])) for at in documents.tolist()], return_inverse=True)[1]
     spread = np.diff(np.arange(n + 1) * n_test // n) > 0  # every second one, say
     for _ in range(20):
         order = rng.permutation(n)

@@ -96,8 +96,8 @@ def rotate_words(
         turn = torch.from_numpy(plane.turn(direction * step * 360 / n))
         moves = (torch.from_numpy(fitted - plane.centre) @ turn).norm(dim=1)
         rotated.append(_logits(model, starts, layer, _rotator(plane, turn), items))
-        other = turn if 2 * step == n else torch.from_numpy(plane.turn(-direction * step * 360 / n))
-        back.append(rotated[-1] if other is turn else _logits(model, starts, layer, _rotator(plane, other), items))
+        turned = turn if 2 * step == n else torch.from_numpy(plane.turn(-direction * step * 360 / n))
+        back.append(rotated[-1] if turned is turn else _logits(model, starts, layer, _rotator(plane, turned), items))
         swapped.append(_logits(model, starts, layer, _swapper(np.roll(fitted, -step, axis=0)), items))
         for draw in random:
             draw.append(_logits(model, starts, layer, _mover(moves, fitted.shape[1], generator), items))

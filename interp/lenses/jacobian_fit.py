@@ -359,8 +359,8 @@ def fit_gains(
     sample = draw_positions(model, contexts, names, N_GAIN, **options)
 
     def reading(gains: dict[str, float]) -> Reading:
-        other = affine._replace(gains=gains)
-        return lambda point, resid: other.read(point, resid, jacobians[point])
+        scaled = affine._replace(gains=gains)
+        return lambda point, resid: scaled.read(point, resid, jacobians[point])
 
     def kl(*gains: dict[str, float]) -> dict[str, Tensor]:
         readings = {str(i): reading(of) for i, of in enumerate(gains)}

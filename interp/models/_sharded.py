@@ -64,7 +64,7 @@ def devices_of(empty: Any, dtype: torch.dtype) -> dict[str, int | str]:
     gpus = range(torch.cuda.device_count())
     limits: dict[int | str, int] = {number: int((free_memory(f"cuda:{number}") or 0) * 0.9) for number in gpus}
     empty.tie_weights()
-    found: Any = infer_auto_device_map(
+    devices: Any = infer_auto_device_map(
         empty, max_memory={**limits, "cpu": free}, dtype=dtype, no_split_module_classes=list(empty._no_split_modules)
     )
     layers = [name for name, _ in empty.named_modules() if _LAYER.search(name)]
@@ -75,16 +75,16 @@ def devices_of(empty: Any, dtype: torch.dtype) -> dict[str, int | str]:
         and not name.startswith(tuple(f"{layer}." for layer in layers))
     ]
     first = min(limits, default="cpu")
-    return {layer: _device_of(layer, found) for layer in layers} | dict.fromkeys(others, first)
+    return {layer: _device_of(layer, devices) for layer in layers} | dict.fromkeys(others, first)
 
 
-def _device_of(module: str, found: dict[str, int | str]) -> int | str:
+def _device_of(module: str, devices: dict[str, int | str]) -> int | str:
     """Return the device of a module, which may be given for one that it lies in."""
-    while module not in found:
+    while module not in devices:
         if not module:
             return "cpu"
         module = module.rpartition(".")[0]
-    return found[module]
+    return devices[module]
 
 
 _LAYER = re.compile(r"\.(layers|h|blocks)\.\d+$")

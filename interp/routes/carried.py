@@ -191,14 +191,14 @@ class LostBy:
 @torch.no_grad()
 def lost_by_cuts(run: CleanRun, losses: Sequence[LostBy]) -> Rows:
     """Return what the last position of each destination loses after the last layer of its cut."""
-    cuts, lost = [each.cut(run) for each in losses], torch.zeros(len(losses), run.model.cfg.d_model)
+    cuts, lost = [loss.cut(run) for loss in losses], torch.zeros(len(losses), run.model.cfg.d_model)
     for rows in passes_of(run, [(cut.start, cut.first) for cut in cuts]):
         chosen = [cuts[row] for row in rows]
         start, store = first_position(run, chosen), dict[str, Tensor]()
         hooks: list[tuple[str, Hook]] = []
         for at, row in enumerate(rows):
-            each, span = losses[row], run.words[losses[row].destination]
-            for layer in range(each.first, each.last + 1) if each.hold else ():
+            loss, span = losses[row], run.words[losses[row].destination]
+            for layer in range(loss.first, loss.last + 1) if loss.hold else ():
                 if (name := f"blocks.{layer}.hook_mlp_out") in run.values:
                     clean = run.values[name][:, span.start : span.stop]
                     hooks.append((name, setting(span, start, clean, [at])))

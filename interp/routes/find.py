@@ -180,8 +180,8 @@ def _usual(run: CleanRun, routes: Sequence[Route], done: Done | None) -> list[Ro
         tokens = unrelated_tokens(run.model, number, run.tokens.shape[1])
         if tokens.shape != run.tokens.shape:
             return list(routes)
-        other = clean_run(run.model, tokens, joined=False)
-        effects.append([changed.effect for changed in cut_effects(other, cuts, done)])
+        clean = clean_run(run.model, tokens, joined=False)
+        effects.append([changed.effect for changed in cut_effects(clean, cuts, done)])
     medians = torch.tensor(effects).median(0).values.tolist()
     return [replace(route, usual=usual) for route, usual in zip(routes, medians, strict=True)]
 
@@ -191,5 +191,7 @@ def examined(run: CleanRun, routes: Sequence[Route], reader: LostWords, done: Do
     if not routes:
         return []
     edges = [run.edges_of(route.sources, route.destination) for route in routes]
-    known = [replace(route, layers=each) for route, each in zip(routes, route_layers(run, edges, done), strict=True)]
-    return [replace(route, carried=each) for route, each in zip(known, reader.read(run, known), strict=True)]
+    known = [
+        replace(route, layers=layers) for route, layers in zip(routes, route_layers(run, edges, done), strict=True)
+    ]
+    return [replace(route, carried=words) for route, words in zip(known, reader.read(run, known), strict=True)]

@@ -28,7 +28,7 @@ def stations(
 ) -> dict[int, tuple[Station, ...]]:
     """Return the stations of some words that have an effect of `FLOOR`, the strongest first; `reader` names words."""
     replaced = [(word, first, last) for word in words for first, last in layer_windows(run.n_layers)]
-    found: dict[int, list[Station]] = {word: [] for word in words}
+    by_word: dict[int, list[Station]] = {word: [] for word in words}
     if not reader.mean_mlp:
         return dict.fromkeys(words, ())
     effects, lost = without_mlps(run, replaced, reader.mean_mlp, done)
@@ -39,8 +39,8 @@ def stations(
         read = reader.words(reader.strongest(last, lost[row]), null[first, last])
         alone = reader.strongest(-1, run.resid(0)[0, run.words[word].stop - 1]) if read else []
         restates = bool({*read} & {*reader.words(alone, 0.0)})
-        found[word].append(Station(first=first, last=last, effect=effects[row], words=read, restates=restates))
-    return {word: tuple(sorted(each, key=lambda station: -abs(station.effect))) for word, each in found.items()}
+        by_word[word].append(Station(first=first, last=last, effect=effects[row], words=read, restates=restates))
+    return {word: tuple(sorted(places, key=lambda station: -abs(station.effect))) for word, places in by_word.items()}
 
 
 def _null(reader: LostWords) -> dict[Layers, float]:

@@ -119,12 +119,12 @@ def equal_norm(values: Values, others: Sequence[CleanRun], number: int) -> Value
     text = others[number % len(others)]
     n = text.tokens.shape[1]
     at = torch.randint(1, n, (len(next(iter(values.values()))),), generator=draw)
-    found: Values = {}
+    scaled: Values = {}
     for layer, wanted in values.items():
         drawn = text.values[f"blocks.{layer}.attn.hook_v"][0, at]
         length = drawn.flatten(1).norm(dim=1).clamp(min=1e-12)
-        found[layer] = drawn * (wanted.flatten(1).norm(dim=1) / length)[:, None, None]
-    return found
+        scaled[layer] = drawn * (wanted.flatten(1).norm(dim=1) / length)[:, None, None]
+    return scaled
 
 
 @torch.no_grad()
@@ -136,14 +136,14 @@ def swap_routes(
     `unrelated` are texts from which the null draws values.
     Raises `PromptError` where both prompts have the same likeliest next token, or no edge leads out of the word.
     """
-    other, theirs, prompt = with_word(run, source, instead)
-    counterpart = int(other.log_probs.argmax())
+    swapped_run, theirs, prompt = with_word(run, source, instead)
+    counterpart = int(swapped_run.log_probs.argmax())
     if counterpart == run.answer:
         raise PromptError(
             f"with {instead!r} the model says {token_text(run.model, counterpart)!r} too; choose a word that changes it"
         )
     size = min(len(theirs), len(run.words[source]))
-    values = values_of(other, range(theirs.stop - size, theirs.stop))
+    values = values_of(swapped_run, range(theirs.stop - size, theirs.stop))
     nulls = [equal_norm(values, unrelated, number) for number in range(draws)]
     later = tuple(range(source + 1, len(run.words)))
     whole = _moved(run, swapped(run, [SwapRow(source, later, values)])[0], counterpart)

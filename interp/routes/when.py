@@ -24,7 +24,7 @@ def route_layers(run: CleanRun, routes: Sequence[Edges], done: Done | None = Non
     Rows of all routes share passes.
     """
     curves = _layer_curves(run, routes, done)
-    windows = [_window(run.n_layers, *each) for each in curves]
+    windows = [_window(run.n_layers, *curve) for curve in curves]
     tried = [
         [
             Cut(edges, first=first, last=last),
@@ -64,8 +64,8 @@ def route_layers(run: CleanRun, routes: Sequence[Edges], done: Done | None = Non
 
 def _effects(run: CleanRun, cuts: Sequence[Sequence[Cut]], done: Done | None) -> list[list[float]]:
     """Return the effects of lists of cuts, measured together."""
-    effects = iter(cut_effects(run, [cut for each in cuts for cut in each], done))
-    return [[next(effects).effect for _ in each] for each in cuts]
+    effects = iter(cut_effects(run, [cut for row in cuts for cut in row], done))
+    return [[next(effects).effect for _ in row] for row in cuts]
 
 
 def _layer_curves(run: CleanRun, routes: Sequence[Edges], done: Done | None) -> list[list[list[float]]]:

@@ -231,14 +231,14 @@ class Grokking(Artefact, kind="grokking", made_by="dynamics grok"):
         )
 
 
-def _ablated(found: FrequencyAblation | None) -> str:
-    if found is None:
+def _ablated(ablation: FrequencyAblation | None) -> str:
+    if ablation is None:
         return ""
-    others = found.without_others
+    others = ablation.without_others
     null = f", without as many others at least {min(others):.2f} in {len(others)} draws" if others else ""
     return (
-        f"; test accuracy {found.whole:.2f}, with these alone in the embedding {found.keys_alone:.2f}, without them "
-        f"{found.without_keys:.2f}{null}"
+        f"; test accuracy {ablation.whole:.2f}, with these alone in the embedding {ablation.keys_alone:.2f}, "
+        f"without them {ablation.without_keys:.2f}{null}"
     )
 
 

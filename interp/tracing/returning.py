@@ -67,29 +67,32 @@ def returning(graph: AttributionGraph, graphs: Iterable[AttributionGraph]) -> Re
             with one prompt and answer all but the first.
     Returns: the share of graphs in which each latent returns, of the same answer and of others.
     """
-    own = _shares(graph)
-    kept = {latent: share for latent, share in own.items() if share <= SHARES[-1]}
+    shares = _shares(graph)
+    kept = {latent: share for latent, share in shares.items() if share <= SHARES[-1]}
     alike: dict[tuple[object, object], AttributionGraph] = {}  # a prompt that was traced twice is one wording
-    for each in graphs:
-        if (each.weight_hash, each.dictionary) == (graph.weight_hash, graph.dictionary) and each.tokens != graph.tokens:
-            alike.setdefault((_answer(each), each.tokens), each)
-    same = [each for (answer, _), each in alike.items() if answer == _answer(graph)]
-    other = [each for (answer, _), each in alike.items() if answer != _answer(graph)]
-    other = other[:MOST_OTHERS] if same else []  # their nodes are read only where there is something to compare
+    for candidate in graphs:
+        if (candidate.weight_hash, candidate.dictionary) == (
+            graph.weight_hash,
+            graph.dictionary,
+        ) and candidate.tokens != graph.tokens:
+            alike.setdefault((_answer(candidate), candidate.tokens), candidate)
+    same = [candidate for (answer, _), candidate in alike.items() if answer == _answer(graph)]
+    elsewhere = [candidate for (answer, _), candidate in alike.items() if answer != _answer(graph)]
+    elsewhere = elsewhere[:MOST_OTHERS] if same else []  # their nodes are read only where there is something to compare
     names = {direction(node): node.id for node in graph.nodes[::-1] if node.kind == "feature"}
 
     def latents_in(graphs: list[AttributionGraph]) -> np.ndarray:
-        found = [_shares(each) for each in graphs]
-        rows = [[_returns(share, each.get(latent, 1.0)) for each in found] for latent, share in kept.items()]
+        found = [_shares(candidate) for candidate in graphs]
+        rows = [[_returns(share, candidate.get(latent, 1.0)) for candidate in found] for latent, share in kept.items()]
         return np.array(rows).reshape(len(kept), len(found))
 
-    return Returning(tuple(names[latent] for latent in kept), latents_in(same), latents_in(other))
+    return Returning(tuple(names[latent] for latent in kept), latents_in(same), latents_in(elsewhere))
 
 
 def _returns(own: float, there: float) -> float:
     """Return the part of the shares that hold a latent in its own graph at which the other graph has it too."""
-    held = [share for share in SHARES if own <= share]
-    return sum(there <= share for share in held) / len(held)
+    reached = [share for share in SHARES if own <= share]
+    return sum(there <= share for share in reached) / len(reached)
 
 
 def _answer(graph: AttributionGraph) -> tuple[int | None, int | None, str] | None:

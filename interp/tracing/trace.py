@@ -261,8 +261,8 @@ def _tested(
         return graph
     inside = torch.zeros(system.n_features, dtype=torch.bool)
     inside[system.source_numbers([node for node in graph.nodes if node.kind == "feature" and node.kept])] = True
-    held = measure_sufficiency(system, inside, effects[: system.n_features], read, config.seed)
-    return replace(graph, sufficiency=held)
+    sufficiency = measure_sufficiency(system, inside, effects[: system.n_features], read, config.seed)
+    return replace(graph, sufficiency=sufficiency)
 
 
 def _score(adjacency: Adjacency) -> GraphScores:

@@ -45,7 +45,7 @@ class AskWhy(RouteConfig, OnPrompt, Streamed[Session, Routes]):
         for whole in find_routes(reading, run.lost_words(self.model), settings, lambda _: run.check()):
             yield whole
         assert whole is not None  # the first step has the totals of words
-        yield replace(whole, routes=tuple(_with_features(run, self.model, reading, each) for each in whole.routes))
+        yield replace(whole, routes=tuple(_with_features(run, self.model, reading, route) for route in whole.routes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +120,8 @@ def _with_features(run: Session, spec: str, reading: "CleanRun", route: Route) -
     """Return a route with the features that its destination loses, by the newest SAE that reads the residual stream."""
     from interp.routes.carried import lost_features
 
-    read = (each for each in run.workspace.values(Features) if each.settings.model == spec and each.sae)
-    described = next((each for each in read if each.settings.hook_point.endswith("hook_resid_post")), None)
+    read = (features for features in run.workspace.values(Features) if features.settings.model == spec and features.sae)
+    described = next((features for features in read if features.settings.hook_point.endswith("hook_resid_post")), None)
     if route.layers is None or described is None:
         return route
     name = described.name

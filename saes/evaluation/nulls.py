@@ -138,10 +138,10 @@ def reconstruction_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNu
         "ce_recovered_from_mean": "loss recovered, against the mean",
     }.items():
         values = {name: getattr(score.in_model, field, None) for name, score in scores.items()}
-        found = {name: value for name, value in values.items() if value is not None}
-        if whole.in_model is not None and len(found) == len(scores):
+        known = {name: value for name, value in values.items() if value is not None}
+        if whole.in_model is not None and len(known) == len(scores):
             ends = whole.in_model.intervals.get(field)
-            yield AgainstNulls(score=words, whole=_interval(found.pop(WHOLE), ends), nulls=found)
+            yield AgainstNulls(score=words, whole=_interval(known.pop(WHOLE), ends), nulls=known)
 
 
 def label_scores(scores: Mapping[str, NullScore]) -> Iterator[AgainstNulls]:

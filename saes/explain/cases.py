@@ -80,7 +80,9 @@ def build_cases(
     """Return `(cases, skipped)`: one case per feature, and the reason for every feature that cannot be scored."""
     live = made.features.query("select feature from t where n_fired > 0 order by feature")["feature"].to_numpy()
     drawn = np.random.default_rng(derive_seed(seed, "other features"))
-    others = [each for rows in _examples(made, drawn.permutation(live)[:N_OTHERS].tolist()).values() for each in rows]
+    others = [
+        example for rows in _examples(made, drawn.permutation(live)[:N_OTHERS].tolist()).values() for example in rows
+    ]
     examples, rule = _examples(made, features), made.labels_by_rule()
     rows = made.features.rows(_among(features))
     near = {row.feature: {row.feature, *(n for n, cosine in row.near if cosine >= NEAR)} for row in rows}
@@ -93,7 +95,9 @@ def build_cases(
             continue
         foreign = (others[i] for i in generator.permutation(len(others)) if others[i].feature not in near[feature])
         negatives = distinct(foreign, most=len(heldout), apart_from=own)
-        trials = [ContextTrial(each, True) for each in heldout] + [ContextTrial(each, False) for each in negatives]
+        trials = [ContextTrial(example, True) for example in heldout] + [
+            ContextTrial(example, False) for example in negatives
+        ]
         mixed = [trials[i] for i in generator.permutation(len(trials))]
         requests = [mixed[at : at + config.per_request] for at in range(0, len(mixed), config.per_request)]
         cases.append(Case(feature, rule.get(feature, ""), shown, requests))
@@ -144,9 +148,9 @@ def distinct(examples: Iterable[ExampleRow], *, most: int, apart_from: Iterable[
     return selection
 
 
-def _overlap(one: ExampleRow, other: ExampleRow) -> bool:
+def _overlap(first: ExampleRow, second: ExampleRow) -> bool:
     """Return whether two examples share text: the same part of the recording, or the same tokens elsewhere."""
-    return abs(one.row - other.row) < max(len(one.tokens), len(other.tokens)) or one.tokens == other.tokens
+    return abs(first.row - second.row) < max(len(first.tokens), len(second.tokens)) or first.tokens == second.tokens
 
 
 def marks_of(example: ExampleRow) -> list[bool]:
@@ -214,7 +218,7 @@ def quote(text: str) -> str:
     >>> quote('a "b"\n<|im_end|>')
     '"a \\"b\\"\\n\\u003c|im_end|>"'
     """
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 LONGEST_LABEL = 300

@@ -158,8 +158,8 @@ class Endpoint:
 
     def _refusal(self, response: "httpx.Response") -> Exception:
         """Return the exception for an HTTP status."""
-        status, said = response.status_code, " ".join(self._redacted(response.text[:300]).split())
-        why = f"status {status}: {said}" if said else f"status {status}"
+        status, answer = response.status_code, " ".join(self._redacted(response.text[:300]).split())
+        why = f"status {status}: {answer}" if answer else f"status {status}"
         if status in _TRANSIENT:
             wait = response.headers.get("Retry-After", "")
             return _Again(why, float(wait) if wait.isdecimal() else None)

@@ -351,12 +351,12 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
     """
     folder = Path(folder)
     config = read_config(folder)
-    reads, writes, about = config.reads, config.writes, config.about
+    reads, writes, metadata = config.reads, config.writes, config.about
     if config.cross_layer:
-        return CrossLayerSet(read_cross_layer(folder, config), reads=reads, writes=writes, about=about)
+        return CrossLayerSet(read_cross_layer(folder, config), reads=reads, writes=writes, about=metadata)
     layers = config.layers if only is None else [only]
     transcoders = {layer: read_layer(folder, layer) for layer in layers}
-    return PerLayerSet(transcoders, reads=reads, writes=writes, about=about)
+    return PerLayerSet(transcoders, reads=reads, writes=writes, about=metadata)
 
 
 CONFIG = "config.yaml"

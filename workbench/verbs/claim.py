@@ -114,7 +114,7 @@ def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int, va
     `vary` are further ones, each as SETTING=VALUE. Raises `UnknownNameError` for a setting that is none.
     """
     words = type(artefact).made_by
-    verb, own = CHECKED[words], own_text(artefact)
+    verb, text = CHECKED[words], own_text(artefact)
     settings = own_settings(verb, artefact)
     return ClaimFile(
         sentence=number.sentence,
@@ -129,10 +129,10 @@ def claim_of(artefact: Artefact, name: str, number: StatedNumber, seeds: int, va
         variations=(
             {},
             *(further_seeds(settings, seeds) if seeded(verb) else ()),
-            *other_prompts(verb, settings, own),
-            *(_changed(verb, each) for each in vary),
+            *other_prompts(verb, settings, text),
+            *(_changed(verb, change) for change in vary),
         ),
-        texts={} if own is None or own.text is None else {own.name: own.text},
+        texts={} if text is None or text.text is None else {text.name: text.text},
     )
 
 
@@ -186,10 +186,10 @@ def own_settings(verb: type[Analysis[Any]], artefact: Artefact) -> Settings:
     known = as_json(artefact.settings)  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(artefact, EdgeCircuit):
         known = as_json(artefact.as_options())
-    found = {option.name: known[option.name] for option in checkable(verb) if option.name in known}
-    if artefact.about.seed is not None and "seeds" not in found:
-        found["seed"] = artefact.about.seed
-    return found
+    settings = {option.name: known[option.name] for option in checkable(verb) if option.name in known}
+    if artefact.about.seed is not None and "seeds" not in settings:
+        settings["seed"] = artefact.about.seed
+    return settings
 
 
 def checkable(verb: type[Analysis[Any]]) -> "list[Any]":
@@ -250,16 +250,16 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
 
     def measure(self, run: AnalysisRun) -> Claim:
         claim, machine = self.claim(), machine_of()
-        own = texts_of(claim, self.text)
-        said, missing = compared(run, claim)
+        texts = texts_of(claim, self.text)
+        before, missing = compared(run, claim)
         settings_of_claim = ClaimSettings(**{field.name: getattr(claim, field.name) for field in fields(ClaimSettings)})
         folder = run.training(settings_of_claim)
         (folder / "texts").mkdir(exist_ok=True)
-        paths = {name: folder / "texts" / name for name in own}
-        for name, content in own.items():
+        paths = {name: folder / "texts" / name for name in texts}
+        for name, content in texts.items():
             paths[name].write_bytes(content)
         results: list[VariationResult] = []
-        first, changed = None, said
+        first, changed = None, before
         for number, settings in enumerate(claim.variations):
             kept = folder / f"variation-{number}.json"
             if kept.exists():
@@ -277,7 +277,7 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
             results.append(done.result(words_of_settings(settings)))
             if first is None:
                 first, changed = done.stated, other_inputs(claim.inputs, done.parents)
-                if changed and changed != said:
+                if changed and changed != before:
                     say(f"      other inputs than in the file: {', '.join(changed)}")
                 if first.sentence != claim.sentence:
                     say(f"      measured: {first.sentence}; the file says {claim.sentence!r}")
@@ -347,21 +347,21 @@ def texts_of(claim: ClaimFile, given: Sequence[Path]) -> dict[str, bytes]:
     if others := ", ".join(repr(name) for name in claim.texts if name not in wanted):
         raise ConfigError(f"texts: {others} has no hash among the inputs")
     files = {OwnText.of(path).sha256: path for path in given}
-    found: dict[str, bytes] = {}
+    texts: dict[str, bytes] = {}
     for name, digest in wanted.items():
         if name in claim.texts:
-            found[name] = claim.texts[name].encode()
-            if (here := hashlib.sha256(found[name]).hexdigest()) != digest:
+            texts[name] = claim.texts[name].encode()
+            if (here := hashlib.sha256(texts[name]).hexdigest()) != digest:
                 raise MismatchError(f"texts.{name} has the hash {here[:12]}, inputs say {digest[:12]}; it was edited")
         elif digest in files:
-            found[name] = files[digest].read_bytes()
+            texts[name] = files[digest].read_bytes()
         else:
             others = ", ".join(f"{path.name} has {here[:12]}" for here, path in files.items())
             raise MissingError(
                 f"the claim reads {name} with the SHA-256 hash {digest[:12]}, too long to be part of it"
                 f"{others and f' ({others})'}; give the file: --text {name}"
             )
-    return found
+    return texts
 
 
 def compared(run: AnalysisRun, claim: ClaimFile) -> tuple[tuple[str, ...], str]:
@@ -433,15 +433,15 @@ def _check_setting(option: Option, value: Setting | list[Setting], path: str, ow
 
     default = option.default if option.many else (option.default or 0,)
     most = LARGER * max(default) if option.kind == "whole" and any(default) else LARGEST
-    for each in value if isinstance(value, list) else [value]:
+    for entry in value if isinstance(value, list) else [value]:
         if option.kind == "text":
-            known = {"model": known_names(), "task": [*TASKS, *own]}.get(option.name, [each])
-            if not isinstance(each, str) or not each.isprintable() or len(each) > MAX_TEXT or each not in known:
-                raise UnknownNameError(path, str(each)[:80], [*map(str, known)])
+            known = {"model": known_names(), "task": [*TASKS, *own]}.get(option.name, [entry])
+            if not isinstance(entry, str) or not entry.isprintable() or len(entry) > MAX_TEXT or entry not in known:
+                raise UnknownNameError(path, str(entry)[:80], [*map(str, known)])
         elif option.kind != "whole":
-            value_of(option, each)
-        elif not isinstance(each, int) or isinstance(each, bool) or (option.name not in FREE and each > most):
-            raise ConfigError(f"{path} is a whole number, at most {most:,}, got {str(each)[:80]!r}")
+            value_of(option, entry)
+        elif not isinstance(entry, int) or isinstance(entry, bool) or (option.name not in FREE and entry > most):
+            raise ConfigError(f"{path} is a whole number, at most {most:,}, got {str(entry)[:80]!r}")
 
 
 def further_seeds(settings: Settings, n: int, *, after: int = 0) -> Iterator[Settings]:
@@ -449,16 +449,18 @@ def further_seeds(settings: Settings, n: int, *, after: int = 0) -> Iterator[Set
     seed, seeds = settings.get("seed"), settings.get("seeds")
     for step in range(after + 1, after + n + 1):
         if isinstance(seeds, list):
-            whole = [each for each in seeds if isinstance(each, int)]
-            yield {"seeds": [each + step * (max(whole) - min(whole) + 1) for each in whole]}
+            whole = [number for number in seeds if isinstance(number, int)]
+            yield {"seeds": [number + step * (max(whole) - min(whole) + 1) for number in whole]}
         else:
             yield {"seed": (seed if isinstance(seed, int) else 0) + step}
 
 
 def words_of_settings(settings: Mapping[str, Setting | list[Setting]]) -> str:
     """Return what a variation changes, such as `seed 3`."""
-    said = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in settings.items()}
-    words = (f"{name.replace('_', ' ')}{'' if value is True else f' {value}'}" for name, value in said.items())
+    values = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    words = (f"{name.replace('_', ' ')}{'' if value is True else f' {value}'}" for name, value in values.items())
     return ", ".join(words) or "as stated"
 
 

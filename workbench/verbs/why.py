@@ -41,7 +41,7 @@ class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
         settings = settings_of(self, RouteSettings, weight_hash=digest)
         reading = question_run(model, settings)
         reader = LostWords.of(model, run.jacobian_lens(digest))
-        done, total, found = 0, price(reading), list[Routes]()
+        done, total, answers = 0, price(reading), list[Routes]()
         with run.progress("cutting edges", "tokens") as progress:
 
             def count(tokens: int) -> None:
@@ -50,5 +50,5 @@ class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
                 progress(done, max(done, total), {})  # what follows the edges depends on them
 
             for so_far in find_routes(reading, reader, settings, count):
-                found = [so_far]
-        return found[0]
+                answers = [so_far]
+        return answers[0]
