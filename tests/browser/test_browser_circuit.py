@@ -351,8 +351,9 @@ def test_switching_the_scheme_keeps_the_view(visit):
     before = shown(page)
     settle(page)
     switch(page, "dark")
+    page.wait_for_function(f"{VIEW}?.canvas.theme.surface === '#171a1f'")
+    settle(page)  # the page draws the graph anew, beside other work also after the theme is there
     graph_is_drawn(page, 30)
-    assert page.evaluate(f"{VIEW}.canvas.theme.surface") == "#171a1f"
     page.wait_for_selector("#circuit-side h2")
     assert shown(page) == before
     switch(page, "light")
