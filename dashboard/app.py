@@ -57,7 +57,7 @@ from dashboard.turns import guest
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError, program
 from interp.workspace import Workspace
-from saes.acts.session import models_to_read
+from saes.acts.run import models_to_read
 
 KEYS = [
     ("/", "find features: a word, a text, a label, a number"),

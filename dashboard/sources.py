@@ -14,7 +14,7 @@ from interp.acts import Act, Streamed
 from interp.artifacts import Manifest
 from interp.errors import MissingError
 from interp.workspace import Workspace
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 A = TypeVar("A")
 
@@ -35,11 +35,11 @@ class Live(Protocol):
         """Drop the requests of a page."""
         ...
 
-    def ask(self, act: Act[Session, A]) -> A:
+    def ask(self, act: Act[Run, A]) -> A:
         """Answer an act, in its turn. Raises what `measure` of the act raises, and `SupersededError`."""
         ...
 
-    def steps(self, act: Streamed[Session, A]) -> Iterator[A]:
+    def steps(self, act: Streamed[Run, A]) -> Iterator[A]:
         """Answer an act step by step; others take turns between two steps."""
         ...
 

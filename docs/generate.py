@@ -227,7 +227,7 @@ def acts(folder: Path) -> int:
     about = (
         "Questions to a model and about features; each answer has its controls. `workbench ask ACT` asks one on the "
         "command line, `POST /api/act/ACT` with the fields as JSON on a server, an agent by its name, and a script "
-        "`CLASS(...).measure(Session(workspace))` ([scripts and agents](../../howto/scripts-and-agents.md))."
+        "`CLASS(...).measure(Run(workspace))` ([scripts and agents](../../howto/scripts-and-agents.md))."
     )
     lines = ["# Acts", "", about, ""]
     known = catalogue()

@@ -1,12 +1,12 @@
 """An act: a question that can be asked of a model, as a value.
 
     @dataclass(frozen=True, kw_only=True)
-    class Steer(Act[Session, list[SteeredRow]]):
+    class Steer(Act[Run, list[SteeredRow]]):
         # the docstring is the help of its command, of its tool for agents, and of its reference page
         verb: ClassVar[str] = "steer"
         feature: Count  # the fields are the question: types, defaults, help and limits are written here alone
 
-        def measure(self, run: Session) -> list[SteeredRow]: ...
+        def measure(self, run: Run) -> list[SteeredRow]: ...
 
 `measure` answers with a value, or an iterator of steps in a `Streamed` act. A page, the command line, a script, an
 agent or a notebook builds the act, from JSON by `decode`, and hands it a run: the models, dictionaries and

@@ -31,6 +31,8 @@ from interp.registry import FOLDERS, KINDS, check_kind, discover, kind_in
 if TYPE_CHECKING:
     import pyarrow as pa
 
+EXAMINATIONS = "certificates/"
+"""Beginning of the key of a certificate."""
 NOT_OF_THIS_VERSION = "not of this version, and no installed package has its kind; it is left as it is"
 """Said of an artefact that `Workspace.foreign` lists."""
 A = TypeVar("A", bound=Artefact)
@@ -264,11 +266,16 @@ class Workspace:
 def outdated(manifests: list[Manifest], key: Callable[[Manifest], str]) -> dict[str, list[str]]:
     """Return for every artefact the parents, as `folder/name`, whose content has changed since it was made.
 
-    Parents that are gone, and models, whose weights would have to be read, are not judged.
+    Parents that are gone, and models, whose weights would have to be read, are not judged. A certificate that was made
+    anew changes nothing that was measured before it.
     """
     present = {key(manifest): manifest.content_hash for manifest in manifests}
     return {
-        key(manifest): [parent for parent, digest in manifest.parents.items() if present.get(parent, digest) != digest]
+        key(manifest): [
+            parent
+            for parent, digest in manifest.parents.items()
+            if present.get(parent, digest) != digest and not parent.startswith(EXAMINATIONS)
+        ]
         for manifest in manifests
     }
 

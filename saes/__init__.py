@@ -28,7 +28,7 @@ from interp.registry import Kind, register
 
 if TYPE_CHECKING:
     from saes.acts.features import Steer
-    from saes.acts.session import Session
+    from saes.acts.run import Run
     from saes.attribution.attribution import attribute as attribute_features
     from saes.attribution.config import AttributionConfig
     from saes.attribution.sites import MeasuredPrompts, open_sites

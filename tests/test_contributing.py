@@ -567,7 +567,7 @@ from annotated_types import Interval
 
 from interp.acts import Act
 from interp.options import ModelName
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 
 @dataclass(frozen=True)
@@ -579,7 +579,7 @@ class TokenLength:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureToken(Act[Session, TokenLength]):
+class MeasureToken(Act[Run, TokenLength]):
     """Return the norm of the direction that writes a token, beside the mean over all tokens."""
 
     verb: ClassVar[str] = "measure_token"
@@ -588,7 +588,7 @@ class MeasureToken(Act[Session, TokenLength]):
     token: Annotated[int, Interval(ge=0, lt=100)]
     """Number of the token."""
 
-    def measure(self, run: Session) -> TokenLength:
+    def measure(self, run: Run) -> TokenLength:
         norms = run.model(self.model).W_U.detach().norm(dim=0)
         return TokenLength(float(norms[self.token]), float(norms.mean()))
 ''',
@@ -613,14 +613,14 @@ assert answer["norm"] > 0 and answer["mean"] > 0, answer
 assert main([*words[:-1], "300"]) == 2
 
 from saes.acts.lengths import MeasureToken
-from saes.acts.session import Session
-run = Session(workspace, any_model=True)
+from saes.acts.run import Run
+run = Run(workspace)
 assert abs(MeasureToken(model="small:mlp-2l", token=3).measure(run).norm - answer["norm"]) < 1e-6
 
 from dashboard.app import create_app
 from dashboard.live import LiveModel
 live = LiveModel(workspace)
-live._session._any_model = True
+live._run._known_only = False
 client = create_app(workspace, live=live).server.test_client()
 here = {"Host": "127.0.0.1:8050"}
 client.get("/", headers=here)

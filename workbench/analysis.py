@@ -17,10 +17,11 @@ draft.
 """
 
 import contextlib
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -29,44 +30,41 @@ from interp.artifacts import Artefact, Draft, Manifest, as_json, read_json, save
 from interp.artifacts.artefact import is_stored, layout_of, settings_json
 from interp.artifacts.draft import RESUME, carrying
 from interp.doctor.certificate import certificates_of
-from interp.errors import ConfigError, MismatchError
 from interp.forms import from_json
 from interp.models.short_name import short_name
 from interp.progress import Progress, report_made
 from interp.ranks import ALONE, Ranks, open_draft
+from saes.acts.run import Run
 from workbench.first_look import DICTIONARIES, FirstLook
 from workbench.options import options_of
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, slug, wrote
 
 if TYPE_CHECKING:
     from interp.claims import OwnText
-    from interp.lenses.jacobian_lens import JacobianLens
     from interp.models.hooked import HookedModel
-    from interp.recording.store import Recording
     from interp.workspace import Workspace
     from saes.evaluation.match_by_word import DictionaryIn
     from saes.features.schema import Features
-    from saes.kinds.base import SAE
-    from workbench.opening import ChosenDictionary
 
 A = TypeVar("A", bound=Artefact)
-B = TypeVar("B", bound=Artefact)
 T = TypeVar("T")
 
 
-class AnalysisRun:
-    """One run of an analysis: its workspace, device and models, and the parents of what it makes."""
+class AnalysisRun(Run):
+    """The run of an analysis: what it opens becomes a parent of what it makes, and its work is kept in a draft.
+
+    A model that is loaded is examined before its first use, and so are its dictionaries.
+    """
 
     def __init__(self, verb: "Analysis[Any]", workspace: "Workspace", folder: Path, ranks: Ranks | None = None):
-        self.workspace, self.folder, self.ranks = workspace, folder, ranks
-        self.parents: dict[str, str] = {}
-        """Hash of what the artefact is made from, by key."""
+        pick = partial(verb.use_device, ranks) if isinstance(verb, OnDevice) else lambda: None
+        super().__init__(workspace, sys.maxsize, device=pick)  # an analysis holds the models that it compares
+        self.folder, self.ranks = folder, ranks
         self.threads: int | None = verb.use_threads() if isinstance(verb, Threaded) else None
         self.seed: int | None = getattr(verb, "seed", None)
         self.replaces = False
         """True where a first version is stored, which the finished one replaces without `--overwrite`."""
         self._verb = verb
-        self._models: dict[str, HookedModel] = {}
         self._examined: HookedModel | None = None
         self._draft: Draft | None = None
 
@@ -76,24 +74,8 @@ class AnalysisRun:
         run._models, run.parents = self._models, {k: h for k, h in self.parents.items() if k.startswith("model:")}
         return run
 
-    @cached_property
-    def device(self) -> str | None:
-        """The device, picked and printed when it is first asked for; None for a verb without one."""
-        return self._verb.use_device(self.ranks) if isinstance(self._verb, OnDevice) else None
-
-    def model(self, spec: str, *, dtype: str | None = None) -> "HookedModel":
-        """Return a model, loaded once, by default in the dtype of the command; it becomes a parent."""
-        from interp.models.adapter import weight_hash
-        from interp.models.loading import load_model
-
-        if spec not in self._models:
-            self._models[spec] = load_model(spec, dtype=dtype, device=self.device)
-            self.parents[f"model:{spec}"] = weight_hash(self._models[spec])
-            self.examine(self._models[spec])
-        return self._models[spec]
-
-    def examine(self, model: "HookedModel") -> "HookedModel":
-        """Return a loaded model, after examining it and the dictionaries among the parents where they are new.
+    def examine(self, model: "HookedModel") -> None:
+        """Examine a loaded model, and the dictionaries among the parents where they are new.
 
         Dictionaries that become parents later are examined then.
         """
@@ -103,29 +85,20 @@ class AnalysisRun:
         together = split_over(model.original_model) > 1  # one rank alone can run no pass
         if self._verb.looks_first and not together and (self.ranks is None or self.ranks.first):
             FirstLook(self.workspace, model, [*self.parents]).run()
-        return model
-
-    def weight_hash(self, spec: str) -> str:
-        """Return the hash of the weights of a model that this run loaded."""
-        self.model(spec)
-        return self.parents[f"model:{spec}"]
-
-    def open(self, form: type[B], name: str) -> B:
-        """Return an artefact of the workspace; it becomes a parent."""
-        artefact = self.workspace.open(form, name)
-        self.made_from(artefact.about)
-        return artefact
-
-    def manifest(self, kind: str, name: str) -> Manifest:
-        """Return the manifest of an artefact of the workspace; it becomes a parent."""
-        return self.made_from(self.workspace.manifest(kind, name))
 
     def made_from(self, manifest: Manifest) -> Manifest:
-        """Add an artefact to the parents."""
-        self.parents[manifest.key] = manifest.content_hash
+        """Add an artefact to the parents, and examine it where it is a dictionary of the model at hand."""
+        super().made_from(manifest)
         if manifest.key.startswith(DICTIONARIES) and self._examined is not None:
             self.examine(self._examined)
         return manifest
+
+    def described(self, features: "Features") -> "DictionaryIn":
+        """Return the SAE that features describe, in its model. Raises as `described_sae` does."""
+        from saes.evaluation.match_by_word import DictionaryIn
+
+        sae = self.described_sae(features.name)
+        return DictionaryIn(self.model(features.settings.model), sae, features.mean_l0)
 
     def text(self, path: Path) -> "OwnText":
         """Return a file of the user's own; its hash becomes a parent."""
@@ -134,85 +107,6 @@ class AnalysisRun:
         text = OwnText.of(path)
         self.parents[text.key] = text.sha256
         return text
-
-    def recording(self, name: str) -> "Recording":
-        """Return a recording; it becomes a parent."""
-        from workbench.opening import open_recording
-
-        recording = open_recording(self.workspace, name, device=self.device)
-        self.made_from(recording.manifest)
-        return recording
-
-    def recorded_model(self, recording: "Recording") -> "HookedModel":
-        """Return the model that a recording came from. Raises `MismatchError` where it has other weights now."""
-        from workbench.opening import open_recording_model
-
-        return self.examine(open_recording_model(recording, device=self.device))
-
-    def jacobian_lens(self, digest: str) -> "JacobianLens | None":
-        """Return the newest Jacobian lens of a model by the hash of its weights; it becomes a parent."""
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
-
-        lens = newest_lens(self.workspace, JacobianLens, digest)
-        if lens is not None:
-            self.made_from(lens.about)
-        return lens
-
-    def sae(self, name: str) -> "SAE":
-        """Return an SAE of the workspace; it becomes a parent."""
-        from workbench.opening import open_sae
-
-        self.manifest("sae", name)
-        return open_sae(self.workspace, name, device=self.device)
-
-    def described(self, features: "Features") -> "DictionaryIn":
-        """Return the SAE that features describe, in its model, which is loaded once; both become parents.
-
-        Raises `ConfigError` for another dictionary, `MismatchError` where the SAE or the weights are others by now.
-        """
-        from saes.evaluation.match_by_word import DictionaryIn
-        from saes.features.schema import check_described
-        from saes.weights.folder import check_model
-
-        if not features.sae:
-            raise ConfigError(f"{features.name} describes {features.dictionary}; name features of an SAE")
-        check_described(self.workspace, features)
-        spec = features.settings.model
-        model, digest = self.model(spec), self.weight_hash(spec)
-        if (described := features.about.parents.get(f"model:{spec}", digest)) != digest:
-            raise MismatchError(
-                f"{features.name} was described on {spec} with the weights {described[:12]}, this model has "
-                f"{digest[:12]}; run `workbench features {features.sae}` again"
-            )
-        sae = self.sae(features.sae)
-        check_model(sae, digest)
-        return DictionaryIn(model, sae.to(model.cfg.device), features.mean_l0)
-
-    def saes(
-        self, names: Sequence[str], model: str | None, *, allow_other_weights: bool
-    ) -> "tuple[HookedModel, list[SAE]]":
-        """Return SAEs of the workspace with the model that they belong to; all become parents."""
-        from interp.models.adapter import weight_hash
-        from interp.models.identity import model_spec
-        from workbench.opening import open_saes
-
-        loaded, saes = open_saes(
-            self.workspace, names, model=model, allow_other_weights=allow_other_weights, device=self.device
-        )
-        self.parents[f"model:{model_spec(loaded)}"] = weight_hash(loaded)
-        for name in names:
-            self.manifest("sae", name)
-        return self.examine(loaded), saes
-
-    def dictionary(self, source: str, recording: str | None) -> "ChosenDictionary":
-        """Return an SAE or the neurons of a layer, with the recording it encodes; both become parents."""
-        from workbench.opening import open_dictionary
-
-        chosen = open_dictionary(self.workspace, source, recording, device=self.device)
-        self.parents |= chosen.parents
-        self.made_from(chosen.recording.manifest)
-        return chosen
 
     @contextlib.contextmanager
     def progress(self, title: str, unit: str = "") -> Iterator[Progress]:

@@ -14,7 +14,7 @@ from interp.acts import Act, Compared, PriceOf, decode, is_streamed
 from interp.artifacts import as_json
 from interp.errors import ConfigError, UnknownNameError, program
 from saes.acts import catalogue
-from saes.acts.session import Session
+from saes.acts.run import Run
 from workbench.terminal import ASK, ASK_ABOUT, InWorkspace, Threaded, Verb, say
 
 
@@ -27,7 +27,7 @@ class Asks(Threaded, InWorkspace):
     def run(self) -> None:
         """Print the answer as JSON; of an act in steps, a line for each."""
         self.use_threads()
-        act, run = self.asked(), Session(self.open_workspace(), any_model=True)
+        act, run = self.asked(), Run(self.open_workspace())
         if is_streamed(act):
             for step in act.measure(run):
                 say(json.dumps(plain(step), ensure_ascii=False))
@@ -52,7 +52,7 @@ class AsksBesideNulls(Asks):
         """Print the answer, or what it takes."""
         if not self.estimate:
             return super().run()
-        run = Session(self.open_workspace(), any_model=True)
+        run = Run(self.open_workspace())
         return say(json.dumps(plain(PriceOf(act=self.asked()).measure(run)), indent=1))
 
 

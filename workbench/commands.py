@@ -21,7 +21,7 @@ from interp.options import Option
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
-from workbench.opening import ATLAS_SOURCES
+from workbench.atlas_sources import ATLAS_SOURCES
 from workbench.options import made, options_of, typed, value_of, words_of
 from workbench.terminal import Verb
 from workbench.verbs import ANALYSES

@@ -39,7 +39,7 @@ from interp.directions.study import DirectionGeometry
 from interp.nulls import DRAWS
 from interp.workspace import Workspace
 from saes.acts.features import Ablate, JudgeSteering, OnFeature, ReadText, Steer, SteeringVerdict
-from saes.acts.session import Session
+from saes.acts.run import Run
 from saes.features.proof import AblatedExample, Proof, SteeredRow, TextFirings, why_outdated
 from saes.features.schema import Features
 
@@ -230,7 +230,7 @@ def register(app: Dash) -> None:
         )(answering(act, answer, *fields))
 
 
-def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *fields: str) -> Callable[..., Any]:
+def answering(act: type[Act[Run, Any]], answer: Callable[[Any], Any], *fields: str) -> Callable[..., Any]:
     """Return the callback of one question with these fields; an empty text is the feature's own."""
 
     def respond(clicks: int | None, state: FeatureState, *values: Any) -> Children | NoUpdate:

@@ -10,7 +10,7 @@ from dashboard.figures.theme import visible
 from interp.models.short_name import short_name
 from interp.routes.routes import Routes
 from interp.workspace import Workspace
-from saes.acts.session import models_to_read
+from saes.acts.run import models_to_read
 
 FIRST = "capital"
 """Name of the routes that are drawn where the workspace has them, else the newest."""

@@ -6,7 +6,7 @@ from dashboard.components.pages import kinds_by_page, page_of
 from interp.artifacts import Manifest, address_of
 from interp.errors import CorruptError, as_typed
 from interp.workspace import Broken, Partial, Workspace
-from saes.acts.session import models
+from saes.acts.run import models
 from saes.features.schema import Features
 
 MAX_CARDS = 60

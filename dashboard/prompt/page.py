@@ -34,7 +34,7 @@ from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
-from saes.acts.session import models_to_read
+from saes.acts.run import models_to_read
 from saes.acts.writing import ContinuePrompt, Exchange
 from saes.features.schema import Features
 from saes.sets.stored import StoredSet

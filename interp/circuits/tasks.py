@@ -430,3 +430,21 @@ def _numbers(model: HookedModel, text: str) -> list[int]:
             f"them, not {text!r}"
         )
     return [int(word) for word in words]
+
+
+def open_task(
+    model: HookedModel, task: str | OwnText, n_prompts: int | None, *, seed: int, template: int | None = None
+) -> Task:
+    """Return prompts of a task by its name, or from a `.jsonl` or `.csv` file; None takes the whole file.
+
+    With seed 0 those of a file have its order, with another a random one.
+
+    Raises `ConfigError` for a `template` (a wording by its number) that the task lacks; a file has none.
+    """
+    if not isinstance(task, str) or Path(task).suffix:
+        if template is not None:
+            raise ConfigError(f"{task} is a file, whose prompts have one wording; name a task to choose a wording")
+        return task_from_file(model, task, n_prompts=n_prompts, seed=seed)
+    if n_prompts is None:
+        return make_task(task, model, seed=seed, template=template)
+    return make_task(task, model, n_prompts=n_prompts, seed=seed, template=template)

@@ -423,6 +423,14 @@ def bos_token_id(model: HookedModel) -> int | None:
     return None if tokenizer is None else tokenizer.bos_token_id
 
 
+def unseen_positions(model: HookedModel) -> int:
+    """Return how many positions at the start no dictionary saw in training: 1 where the model has a BOS token.
+
+    The residual stream of a BOS token differs from all others.
+    """
+    return int(bos_token_id(model) is not None)
+
+
 def ordinary_tokens(model: HookedModel) -> "Int64[Tensor, ' n']":
     """Return all token ids, `[n]` int64, except special ones (BOS, padding, chat markers, unused embedding rows)."""
     import torch

@@ -1,6 +1,6 @@
 """Acts: questions to a model and to the features of a workspace, each a class with its answer.
 
-- `session`      models, dictionaries and readings in memory, which acts are measured with
+- `run`          models, dictionaries and readings in memory, which acts and analyses are measured with
 - `prompt`       one prompt: losses, features, attention, the prediction after each layer, the next token
 - `_reading`     the pass behind them, and the controls of its numbers
 - `readings`     their answers

@@ -12,7 +12,7 @@ from interp.acts import Act
 from interp.models.hooked import HookedModel
 from interp.options import Count, FeaturesName
 from saes.acts.prompt import OnPrompt
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 if TYPE_CHECKING:
     from saes.acts._reading import PromptReading
@@ -33,7 +33,7 @@ class OnAnswer(OnPrompt):
     after: Count | None = None
     """Position whose continuation it is; by default the last."""
 
-    def tokens_at(self, run: Session) -> "tuple[HookedModel, PromptReading, int, int, int | None]":
+    def tokens_at(self, run: Run) -> "tuple[HookedModel, PromptReading, int, int, int | None]":
         """Return the model, the reading, the position, and the tokens of the answer and the contrast."""
         from saes.acts._reading import answers, position
 
@@ -64,7 +64,7 @@ class LogitShares:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeAnswer(OnAnswer, Act[Session, LogitShares]):
+class AttributeAnswer(OnAnswer, Act[Run, LogitShares]):
     """Attribute an answer's logit to every head and MLP: direct effects in logits, which sum to `total`.
 
     Raises `PromptError` where a word is not a single token, or the position lies outside the prompt.
@@ -72,7 +72,7 @@ class AttributeAnswer(OnAnswer, Act[Session, LogitShares]):
 
     verb: ClassVar[str] = "attribute"
 
-    def measure(self, run: Session) -> LogitShares:
+    def measure(self, run: Run) -> LogitShares:
         from interp.lenses.direct_attribution import direct_logit_attribution
         from interp.models.adapter import token_strings
 
@@ -134,7 +134,7 @@ class FeatureShares:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
+class AttributeToFeatures(OnAnswer, Act[Run, FeatureShares]):
     """Attribute an answer's logit to the features of an SAE, by integrated gradients; the error of the SAE is a part.
 
     Raises the errors of `AttributeAnswer`, and `ConfigError` for neurons.
@@ -145,14 +145,14 @@ class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
     features: FeaturesName
     """Described features of an SAE."""
 
-    def measure(self, run: Session) -> FeatureShares:
+    def measure(self, run: Run) -> FeatureShares:
         from interp.models.adapter import bos_token_id, token_strings
         from interp.patching.metrics import LogitDiff
         from saes.attribution.attribution import AttributionConfig, attribute
         from saes.attribution.sites import MeasuredPrompts
 
         model, reading, at, right, wrong = self.tokens_at(run)
-        sae = run.sae(self.model, self.features)
+        sae = run.described_sae(self.features, self.model)
         run.check("attributing the answer to features")
         tokens = reading.tokens[:, : at + 1].cpu()
         lengths = tokens.new_tensor([at + 1])
@@ -209,7 +209,7 @@ class ScoreReasons:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainAttention(OnPrompt, Act[Session, ScoreReasons]):
+class ExplainAttention(OnPrompt, Act[Run, ScoreReasons]):
     """Split one attention score into pairs of parts of the model, one at the query and one at the key.
 
     Raises `UnknownNameError` (no such head), `PromptError` (a key after the query).
@@ -225,7 +225,7 @@ class ExplainAttention(OnPrompt, Act[Session, ScoreReasons]):
     key: Count
     """Position that it attends to."""
 
-    def measure(self, run: Session) -> ScoreReasons:
+    def measure(self, run: Run) -> ScoreReasons:
         from interp.circuits.score_explanation import explain_score
         from saes.acts._reading import check_head
 

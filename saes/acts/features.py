@@ -15,9 +15,10 @@ from interp.errors import MismatchError, MissingError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS, Level, NullComparison
 from interp.options import Count, FeaturesName, PromptText, Strength
-from saes.acts.session import AFTER, MOST_TOKENS, Session, without_gradients
+from saes.acts.run import AFTER, MOST_TOKENS, Run, without_gradients
 from saes.features.case import FeatureCase
 from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFirings
+from saes.features.schema import Features
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,17 +41,17 @@ class OnFeature:
     feature: Count
     """Number of the feature."""
 
-    def spec(self, run: Session) -> str:
+    def spec(self, run: Run) -> str:
         """Return the model of the features."""
-        return run.described(self.features).settings.model
+        return run.open(Features, self.features).settings.model
 
-    def case(self, run: Session, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
+    def case(self, run: Run, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
         """Return the site of the dictionary, and the feature with its text and controls."""
         return run.feature(self.features, self.feature, model)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadText(OnFeature, Act[Session, TextFirings]):
+class ReadText(OnFeature, Act[Run, TextFirings]):
     """Return the activation of one feature on each token of a text; the control are other features.
 
     `alike` has the number of tokens on which each of some features of like density fires. Raises `PromptError`,
@@ -62,7 +63,7 @@ class ReadText(OnFeature, Act[Session, TextFirings]):
     """The text."""
 
     @without_gradients
-    def measure(self, run: Session) -> TextFirings:
+    def measure(self, run: Run) -> TextFirings:
         from interp.models.adapter import token_strings
 
         model, tokens = run.prompt(self.text, self.spec(run))
@@ -74,7 +75,7 @@ class ReadText(OnFeature, Act[Session, TextFirings]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steer(OnFeature, Act[Session, list[SteeredRow]]):
+class Steer(OnFeature, Act[Run, list[SteeredRow]]):
     """Continue a text unchanged, steered by a feature, by a random direction of that norm, and by another feature.
 
     `kl` is the change of the next-token distribution in nats: an effect counts only where it exceeds that of the random
@@ -88,7 +89,7 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
     """A multiple of the feature's largest activation; `Intervention.amount` is the activation itself."""
 
     @without_gradients
-    def measure(self, run: Session) -> list[SteeredRow]:
+    def measure(self, run: Run) -> list[SteeredRow]:
         from interp.interventions.arms import positions_from, prefix_of, read_arms
         from interp.interventions.site import continuations
         from interp.models.adapter import token_strings
@@ -151,7 +152,7 @@ class SteeringVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
+class JudgeSteering(OnFeature, Compared[Run, SteeringVerdict]):
     """Judge steering on one prompt: the rise of the words that a feature reads, against directions of two nulls.
 
     The words are those of the proof, the same for every direction; below strength 0 they should fall. Raises as
@@ -167,17 +168,17 @@ class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
     """Put the prompt into the model's chat template."""
     nulls: Level = "standard"
 
-    def arms(self, run: Session) -> "Arms":
+    def arms(self, run: Run) -> "Arms":
         """Return the additions: along the feature, along random directions, and along features of like density."""
         site, case = self.case(run, run.model(self.spec(run)))
         return _arms(self.nulls, site, case, self.strength * case.max_activation)
 
-    def price(self, run: Session) -> Price:
+    def price(self, run: Run) -> Price:
         tokens = run.prompt(self.text, self.spec(run), self.chat)[1].shape[1]
         return _price(self, run, len(self.arms(run)), tokens)
 
     @without_gradients
-    def measure(self, run: Session) -> SteeringVerdict:
+    def measure(self, run: Run) -> SteeringVerdict:
         from saes.features.measure_proof import proof_words
         from saes.features.passes import next_token_changes
 
@@ -201,7 +202,7 @@ def _arms(level: Level, site: "DictionarySite", case: FeatureCase, amount: float
     return site.arms(case.feature, case.alike[:n], n, 0, amount)
 
 
-def _price(act: "JudgeSteering | Ablate", run: Session, arms: int, tokens: int) -> Price:
+def _price(act: "JudgeSteering | Ablate", run: Run, arms: int, tokens: int) -> Price:
     """Return the price of the arms of a feature, and of the unchanged model before them."""
     n = DRAWS[act.nulls]
     counts = {"unchanged": 1, "the feature": 1, "random directions": n, "features of like density": arms - 1 - n}
@@ -215,7 +216,7 @@ def _compared(values: np.ndarray, draws: int) -> NullComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
+class Ablate(OnFeature, Compared[Run, list[AblatedExample]]):
     """Ablate a feature on its own examples: the change of loss in nats per token, with both nulls.
 
     `random` has the changes by random directions of the same size, `alike` those by features of like density. Raises
@@ -224,20 +225,20 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
 
     verb: ClassVar[str] = "ablate"
 
-    def arms(self, run: Session) -> "Arms":
+    def arms(self, run: Run) -> "Arms":
         """Return the subtractions in the amounts of the feature: along it, and along the directions of both nulls."""
         return _arms(self.nulls, *self.case(run, run.model(self.spec(run))))
 
-    def price(self, run: Session) -> Price:
+    def price(self, run: Run) -> Price:
         site, case = self.case(run, run.model(self.spec(run)))
         return self._priced(run, site, case, len(_arms(self.nulls, site, case)))
 
-    def _priced(self, run: Session, site: "DictionarySite", case: FeatureCase, n_arms: int) -> Price:
+    def _priced(self, run: Run, site: "DictionarySite", case: FeatureCase, n_arms: int) -> Price:
         tokens = sum(len(passage.token_ids) + site.first for passage in case.strongest(case.examples, EXAMPLES))
         return _price(self, run, n_arms, tokens)
 
     @without_gradients
-    def measure(self, run: Session) -> list[AblatedExample]:
+    def measure(self, run: Run) -> list[AblatedExample]:
         from interp.models.adapter import token_strings
         from saes.features.passes import ablation_losses, with_bos
 
@@ -262,7 +263,7 @@ class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeparateLists(OnFeature, Act[Session, ListsApart]):
+class SeparateLists(OnFeature, Act[Run, ListsApart]):
     """Return the lists of words that the direction of a feature separates, each with its p-value by random directions.
 
     A list is separated if its `p` is at most `alpha`, which is 0.05 divided by the number of lists.
@@ -270,7 +271,7 @@ class SeparateLists(OnFeature, Act[Session, ListsApart]):
 
     verb: ClassVar[str] = "separate_lists"
 
-    def measure(self, run: Session) -> ListsApart:
+    def measure(self, run: Run) -> ListsApart:
         from interp.geometry.separation import words_along
 
         spec = self.spec(run)
@@ -298,7 +299,7 @@ class DocumentText:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadDocuments(OnFeature, Act[Session, list[DocumentText]]):
+class ReadDocuments(OnFeature, Act[Run, list[DocumentText]]):
     """Return the documents that contain some rows of the recording, with one feature's activation on every token.
 
     Raises `MissingError` or `MismatchError` where the recording, the SAE or the model that made the features is not
@@ -309,12 +310,12 @@ class ReadDocuments(OnFeature, Act[Session, list[DocumentText]]):
     rows: Annotated[tuple[Count, ...], Len(1, 100)]
     """Rows of the recording."""
 
-    def measure(self, run: Session) -> list[DocumentText]:
+    def measure(self, run: Run) -> list[DocumentText]:
         recording, spec = described_recording(run, self.features), self.spec(run)
-        n = run.described(self.features).n_features
+        n = run.open(Features, self.features).n_features
         if not 0 <= self.feature < n:
             raise UnknownNameError("feature", str(self.feature), [], f"of {self.features}; the last one is {n - 1}")
-        dictionary, model = run.dictionary(spec, self.features), run.model(spec)
+        dictionary, model = run.described_dictionary(self.features), run.model(spec)
         texts = []
         for row in self.rows:
             run.check("reading documents")
@@ -322,14 +323,12 @@ class ReadDocuments(OnFeature, Act[Session, list[DocumentText]]):
         return texts
 
 
-def described_recording(run: Session, features: str) -> "Recording":
+def described_recording(run: Run, features: str) -> "Recording":
     """Return the recording that features were described on.
 
     Raises `MissingError` if the workspace lacks it, `MismatchError` if it was made again since.
     """
-    from interp.recording.live import open_recording
-
-    described = run.described(features)
+    described = run.open(Features, features)
     name = described.settings.recording
     if name not in run.workspace.names("recording"):
         raise MissingError(
@@ -341,7 +340,7 @@ def described_recording(run: Session, features: str) -> "Recording":
             f"the recording {name!r} differs from the one that {features!r} was made of; run `workbench features` "
             f"with --name {features} --overwrite"
         )
-    return open_recording(run.workspace.path("recording", name))
+    return run.recording(name)
 
 
 def document_text(

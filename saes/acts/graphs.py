@@ -12,7 +12,7 @@ from interp.acts import Act, Compared, Price
 from interp.nulls import DRAWS, Level
 from interp.options import ArtefactName, ChoiceWords, Count, Slider
 from interp.tracing.graph import AttributionGraph
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 if TYPE_CHECKING:
     from interp.interventions.intervention import Intervention
@@ -34,7 +34,7 @@ class OnGraph:
     graph: ArtefactName
     """An attribution graph of the workspace."""
 
-    def opened(self, run: Session) -> AttributionGraph:
+    def opened(self, run: Run) -> AttributionGraph:
         """Return the graph."""
         return run.workspace.open(AttributionGraph, self.graph)
 
@@ -54,7 +54,7 @@ class OnLatents(OnGraph):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
+class ChangeLatents(OnLatents, Compared[Run, "GraphIntervention"]):
     """Multiply activations of latents of a graph, and measure its first target: the graph's prediction, and the null.
 
     The null are random latents of the same layers, set by the same amounts. Raises `UsageError` (no such latent),
@@ -69,18 +69,18 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
     """Recomputed values: `direct` only direct effects, `attention` all but attention patterns, `free` everything."""
     nulls: Level = "standard"
 
-    def arms(self, run: Session) -> "list[list[Intervention]]":
+    def arms(self, run: Run) -> "list[list[Intervention]]":
         """Return the changes, then those of random latents of the same layers by the same amounts."""
         from interp.tracing.interventions import changes_and_nulls
 
         graph = self.opened(run)
         return changes_and_nulls(run.traced(graph), self.changes(graph), DRAWS[self.nulls])
 
-    def price(self, run: Session) -> Price:
+    def price(self, run: Run) -> Price:
         graph, arms = self.opened(run), {"the latents": 1, "random latents": DRAWS[self.nulls]}
         return Price(arms, len(graph.tokens), graph.model, f"{self.verb} {self.mode}")
 
-    def measure(self, run: Session) -> "GraphIntervention":
+    def measure(self, run: Run) -> "GraphIntervention":
         from interp.tracing.interventions import intervene
 
         graph = self.opened(run)
@@ -92,7 +92,7 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinueGraph(OnLatents, Act[Session, "LatentContinuations"]):
+class ContinueGraph(OnLatents, Act[Run, "LatentContinuations"]):
     """Continue the prompt of a graph: unchanged, with activations multiplied, and with random latents changed.
 
     Raises the errors of `ChangeLatents`.
@@ -100,7 +100,7 @@ class ContinueGraph(OnLatents, Act[Session, "LatentContinuations"]):
 
     verb: ClassVar[str] = "continue_graph"
 
-    def measure(self, run: Session) -> "LatentContinuations":
+    def measure(self, run: Run) -> "LatentContinuations":
         from interp.tracing.interventions import continuations
 
         graph = self.opened(run)
@@ -110,7 +110,7 @@ class ContinueGraph(OnLatents, Act[Session, "LatentContinuations"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitEdge(OnGraph, Act[Session, "EdgeSplit"]):
+class SplitEdge(OnGraph, Act[Run, "EdgeSplit"]):
     """Split an edge of a graph by the heads that move it between positions.
 
     Raises `MismatchError` (other weights), `UsageError` (no such edge).
@@ -122,7 +122,7 @@ class SplitEdge(OnGraph, Act[Session, "EdgeSplit"]):
     target: str
     """Node id where it ends."""
 
-    def measure(self, run: Session) -> "EdgeSplit":
+    def measure(self, run: Run) -> "EdgeSplit":
         from interp.tracing.effects import split_edge
 
         graph = self.opened(run)
@@ -131,7 +131,7 @@ class SplitEdge(OnGraph, Act[Session, "EdgeSplit"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainHead(OnGraph, Act[Session, "AttentionReasons"]):
+class ExplainHead(OnGraph, Act[Run, "AttentionReasons"]):
     """Explain why a head attended to a position of a graph's prompt, by pairs of the graph's nodes.
 
     Raises `MismatchError` (other weights), `UnknownNameError` (no such head), `PromptError` (no such key).
@@ -147,7 +147,7 @@ class ExplainHead(OnGraph, Act[Session, "AttentionReasons"]):
     key: Count
     """Position that it attends to."""
 
-    def measure(self, run: Session) -> "AttentionReasons":
+    def measure(self, run: Run) -> "AttentionReasons":
         from interp.names import HeadName
         from interp.tracing.reasons import attention_reasons
 
@@ -158,7 +158,7 @@ class ExplainHead(OnGraph, Act[Session, "AttentionReasons"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadHeads(OnGraph, Act[Session, "HeadLoadings"]):
+class LoadHeads(OnGraph, Act[Run, "HeadLoadings"]):
     """Measure the share of a graph's influence that passes through each attention head.
 
     Raises `MismatchError` (other weights).
@@ -166,7 +166,7 @@ class LoadHeads(OnGraph, Act[Session, "HeadLoadings"]):
 
     verb: ClassVar[str] = "head_loadings"
 
-    def measure(self, run: Session) -> "HeadLoadings":
+    def measure(self, run: Run) -> "HeadLoadings":
         from interp.tracing.loadings import head_loadings
 
         graph = self.opened(run)

@@ -11,7 +11,7 @@ from interp.names import HeadName, parse_head
 from interp.nulls import DRAWS, NullComparison
 from interp.options import ArtefactName, Means
 from interp.seeds import derive_seed
-from saes.acts.session import Session, without_gradients
+from saes.acts.run import Run, without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class AblatedHead:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblateHead(Compared[Session, AblatedHead]):
+class AblateHead(Compared[Run, AblatedHead]):
     """Ablate a head on its own examples: the change of the prediction at each query, beside random heads.
 
     The output of a head becomes its mean over texts of the examples. Raises `UnknownNameError` for an unknown head,
@@ -59,11 +59,11 @@ class AblateHead(Compared[Session, AblatedHead]):
     head: Annotated[str, Means("L5H1")]
     """The head, such as L5H1."""
 
-    def found(self, run: Session) -> HeadsInText:
+    def found(self, run: Run) -> HeadsInText:
         """Return the artefact."""
         return run.workspace.open(HeadsInText, self.heads)
 
-    def arms(self, run: Session) -> list[HeadName]:
+    def arms(self, run: Run) -> list[HeadName]:
         """Return the head, then random others of the model."""
         text_heads, head = self.found(run), parse_head(self.head)
         others = [row.name for row in text_heads.rows if row.name != head]
@@ -72,7 +72,7 @@ class AblateHead(Compared[Session, AblatedHead]):
         n = min(DRAWS[self.nulls], len(others))
         return [text_heads.row(head).name, *Random(derive_seed(0, "random heads", self.head)).sample(others, n)]
 
-    def price(self, run: Session) -> Price:
+    def price(self, run: Run) -> Price:
         n, text_heads = len(self.arms(run)), self.found(run)
         examples = self.examples(run)
         tokens = sum(example.query + 1 for example, _ in examples)
@@ -81,7 +81,7 @@ class AblateHead(Compared[Session, AblatedHead]):
             {"unchanged": 1, "the head": 1, "random heads": n - 1}, tokens, text_heads.settings.model, self.verb
         )
 
-    def examples(self, run: Session) -> list[tuple[HeadExample, HeadPassage]]:
+    def examples(self, run: Run) -> list[tuple[HeadExample, HeadPassage]]:
         """Return the strongest examples."""
         examples = [pair[:2] for pair in self.found(run).examples_of(parse_head(self.head))[:ABLATED]]
         if not examples:
@@ -89,7 +89,7 @@ class AblateHead(Compared[Session, AblatedHead]):
         return examples
 
     @without_gradients
-    def measure(self, run: Session) -> AblatedHead:
+    def measure(self, run: Run) -> AblatedHead:
         import torch
 
         from interp.models.adapter import weight_hash

@@ -15,7 +15,7 @@ from interp.nulls import DRAWS
 from interp.options import ChoiceWords, FieldLabel, ModelName, PromptText
 from interp.patching.patching_map import Direction, PatchingConfig, PatchingMap, What
 from saes.acts.prompt import OnPrompt
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchPrompts(Compared[Session, "PatchingMap"]):
+class PatchPrompts(Compared[Run, "PatchingMap"]):
     """Patch activations between two prompts of one length: each patch's share of the gap between their answers.
 
     The null are patches from prompts with other words. Raises `PromptError` (too long, lengths differ, an answer of
@@ -66,17 +66,17 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
     chat: bool = False
     """Put both prompts into the model's chat template."""
 
-    def arms(self, run: Session) -> "list[MapArm]":
+    def arms(self, run: Run) -> "list[MapArm]":
         """Return the sources of the patches: the two prompts, then draws of the null."""
         from interp.patching.maps import arm_of
 
         model, task, config = self.asked(run)
         return [arm_of(model, task, config, 0, number) for number in range(1 + config.draws)]
 
-    def price(self, run: Session) -> Price:
+    def price(self, run: Run) -> Price:
         return self._priced(*self.asked(run))
 
-    def measure(self, run: Session) -> PatchingMap:
+    def measure(self, run: Run) -> PatchingMap:
         from interp.patching.maps import measure_map
 
         model, task, config = self.asked(run)
@@ -88,7 +88,7 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
 
         return measure_map(model, task, config, model_name=self.model, progress=layer)
 
-    def asked(self, run: Session) -> "tuple[HookedModel, Task, PatchingConfig]":
+    def asked(self, run: Run) -> "tuple[HookedModel, Task, PatchingConfig]":
         """Return the model, the pair of prompts with its metric, and the settings of the map."""
         from interp.circuits.tasks import pair_task
 
@@ -142,7 +142,7 @@ class PatchPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuggestPair(OnPrompt, Act[Session, PatchPair]):
+class SuggestPair(OnPrompt, Act[Run, PatchPair]):
     """Suggest a corrupt prompt that differs from a prompt in one word, with the most probable next tokens of both.
 
     The word is the last capitalised one after the first word, else the last one that has a replacement: the nearest
@@ -153,7 +153,7 @@ class SuggestPair(OnPrompt, Act[Session, PatchPair]):
     verb: ClassVar[str] = "suggest_pair"
     later: ClassVar[bool] = True
 
-    def measure(self, run: Session) -> PatchPair:
+    def measure(self, run: Run) -> PatchPair:
         from interp.models.adapter import run_with_cache, token_strings
 
         reading, model = run.reading(self.text, self.model, self.chat), run.model(self.model)

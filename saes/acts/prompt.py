@@ -13,8 +13,8 @@ from interp.acts import Act
 from interp.errors import PromptError, UnknownNameError
 from interp.options import Count, FeaturesName, ModelName, PromptText, Slider
 from saes.acts.readings import LensCells, NextTokenGuesses, PromptResult
-from saes.acts.session import Session
-from saes.features.schema import labels, shares_below
+from saes.acts.run import Run
+from saes.features.schema import Features, labels, shares_below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class OnPrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadPrompt(OnPrompt, Act[Session, PromptResult]):
+class ReadPrompt(OnPrompt, Act[Run, PromptResult]):
     """Read a prompt: the loss and the strongest features of each token, and the attention of every head.
 
     `random_active` and `random_strongest` are the null of the activations: random vectors as far from the mean of the
@@ -42,30 +42,30 @@ class ReadPrompt(OnPrompt, Act[Session, PromptResult]):
     features: FeaturesName = ""
     """Described features of a dictionary or of neurons; empty for none."""
 
-    def measure(self, run: Session) -> PromptResult:
+    def measure(self, run: Run) -> PromptResult:
         reading = run.reading(self.text, self.model, self.chat, self.features or None)
         return described(run, reading.result, self.features)
 
-    def known(self, run: Session) -> PromptResult | None:
+    def known(self, run: Run) -> PromptResult | None:
         """Return the answer where the reading is in memory, without waiting for the model."""
         reading = run.known_reading(self.text, self.model, self.chat, self.features or None)
         return described(run, reading.result, self.features) if reading else None
 
 
-def described(run: Session, result: PromptResult, features: str) -> PromptResult:
+def described(run: Run, result: PromptResult, features: str) -> PromptResult:
     """Return a reading with the labels of its features, and the share of recorded activations below each."""
     fired = [(active.feature, active.activation) for at in result.features for active in at]
     if not fired:
         return result
 
-    artefact = run.described(features)
+    artefact = run.open(Features, features)
     below = iter(shares_below(artefact, fired))
     placed = [[active._replace(below=next(below)) for active in at] for at in result.features]
     return replace(result, features=placed, labels=labels(run.workspace, features, {n for n, _ in fired}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadLayers(OnPrompt, Act[Session, LensCells]):
+class ReadLayers(OnPrompt, Act[Run, LensCells]):
     """Decode the residual stream after every layer into predictions of the next token, here and at control positions.
 
     The control of a cell are other positions of the prompt (nostalgebraist 2020 for the logit lens).
@@ -82,7 +82,7 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
     token: str = ""
     """A word to follow: its rank and probability in each cell."""
 
-    def measure(self, run: Session) -> LensCells:
+    def measure(self, run: Run) -> LensCells:
         from saes.acts._reading import lens_cells, token_at_end
 
         reading = run.reading(self.text, self.model, self.chat)
@@ -97,7 +97,7 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextTokens(OnPrompt, Act[Session, NextTokenGuesses]):
+class NextTokens(OnPrompt, Act[Run, NextTokenGuesses]):
     """Return the likeliest next tokens after a position; `uniform` is the entropy of a uniform guess."""
 
     verb: ClassVar[str] = "next_tokens"
@@ -106,7 +106,7 @@ class NextTokens(OnPrompt, Act[Session, NextTokenGuesses]):
     temperature: Annotated[float, Interval(ge=0.05, le=5), Slider(0.1, 2, 0.1)] = 1.0
     """Of the softmax; 1 for the model's own probabilities."""
 
-    def measure(self, run: Session) -> NextTokenGuesses:
+    def measure(self, run: Run) -> NextTokenGuesses:
         from saes.acts._reading import next_tokens, position
 
         reading = run.reading(self.text, self.model, self.chat)
@@ -114,7 +114,7 @@ class NextTokens(OnPrompt, Act[Session, NextTokenGuesses]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureActivations(OnPrompt, Act[Session, list[float]]):
+class FeatureActivations(OnPrompt, Act[Run, list[float]]):
     """Return the activation of one feature on every token of a prompt."""
 
     verb: ClassVar[str] = "activations"
@@ -123,11 +123,11 @@ class FeatureActivations(OnPrompt, Act[Session, list[float]]):
     feature: Count
     """Number of the feature."""
 
-    def measure(self, run: Session) -> list[float]:
+    def measure(self, run: Run) -> list[float]:
         from saes.acts._reading import activations_of
 
         reading = run.reading(self.text, self.model, self.chat, self.features)
-        n = run.described(self.features).n_features
+        n = run.open(Features, self.features).n_features
         if self.feature >= n:
             raise UnknownNameError("feature", str(self.feature), [], f"of {self.features}; the last one is {n - 1}")
         return activations_of(reading, self.feature)
@@ -155,7 +155,7 @@ class Pattern:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowAttention(OnPrompt, Act[Session, Pattern]):
+class ShowAttention(OnPrompt, Act[Run, Pattern]):
     """Return the attention of one head on a prompt: each row is a destination, and sums to 1 over its sources."""
 
     verb: ClassVar[str] = "attention"
@@ -164,7 +164,7 @@ class ShowAttention(OnPrompt, Act[Session, Pattern]):
     head: Count
     """Number of the head in it, from 0."""
 
-    def measure(self, run: Session) -> Pattern:
+    def measure(self, run: Run) -> Pattern:
         from saes.acts._reading import check_head
 
         reading = run.reading(self.text, self.model, self.chat)

@@ -13,7 +13,7 @@ from interp.nulls import DRAWS, Level
 from interp.options import Count
 from interp.routes.routes import CarriedFeature, Route, RouteConfig, Routes, RouteSettings, Swap
 from saes.acts.prompt import OnPrompt
-from saes.acts.session import Session
+from saes.acts.run import Run
 from saes.features.schema import Features, labels
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskWhy(RouteConfig, OnPrompt, Streamed[Session, Routes]):
+class AskWhy(RouteConfig, OnPrompt, Streamed[Run, Routes]):
     """Ask why a model says what it says next: which words tell which, in which layers, and what they carry.
 
     Every step is the whole answer so far: totals of words, edges, their layers and words, swaps, and how few edges are
@@ -32,7 +32,7 @@ class AskWhy(RouteConfig, OnPrompt, Streamed[Session, Routes]):
 
     verb: ClassVar[str] = "why"
 
-    def measure(self, run: Session) -> Iterator[Routes]:
+    def measure(self, run: Run) -> Iterator[Routes]:
         from interp.models.adapter import weight_hash
         from interp.routes.find import find_routes
 
@@ -59,7 +59,7 @@ class OnRoute(OnPrompt):
     answer: str = ""
     """Token that is explained. Default: the likeliest next one."""
 
-    def opened(self, run: Session) -> "CleanRun":
+    def opened(self, run: Run) -> "CleanRun":
         """Return a run of the prompt. Raises `PromptError` for an edge that is not there."""
         settings = RouteSettings(model=self.model, text=self.text, chat=self.chat, answer=self.answer, weight_hash="")
         reading = _read(run, settings)
@@ -72,7 +72,7 @@ class OnRoute(OnPrompt):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExamineRoute(OnRoute, Act[Session, Route]):
+class ExamineRoute(OnRoute, Act[Run, Route]):
     """Cut one edge between two words of a prompt: its effect, its layers and heads, and the words that it carries.
 
     Raises `PromptError` for an edge that is not there.
@@ -80,7 +80,7 @@ class ExamineRoute(OnRoute, Act[Session, Route]):
 
     verb: ClassVar[str] = "route"
 
-    def measure(self, run: Session) -> Route:
+    def measure(self, run: Run) -> Route:
         from interp.routes.cut import Cut, cut_effects
         from interp.routes.find import examined
 
@@ -94,7 +94,7 @@ class ExamineRoute(OnRoute, Act[Session, Route]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwapRoute(OnRoute, Act[Session, Swap]):
+class SwapRoute(OnRoute, Act[Run, Swap]):
     """Let one edge carry the values of another word, and read the next token: before, after, and its null.
 
     The null are unrelated values of equal norm on the same edge. Raises `PromptError` where the other prompt has the
@@ -107,7 +107,7 @@ class SwapRoute(OnRoute, Act[Session, Swap]):
     nulls: Level = "quick"
     """Draws of the null: quick 5, standard 19, thorough 99."""
 
-    def measure(self, run: Session) -> Swap:
+    def measure(self, run: Run) -> Swap:
         from interp.routes.swap import swap_routes
 
         if not self.instead.strip():
@@ -116,7 +116,7 @@ class SwapRoute(OnRoute, Act[Session, Swap]):
         return swap_routes(reading, self.source, self.instead.strip(), [self.destination], others, DRAWS[self.nulls])[0]
 
 
-def _with_features(run: Session, spec: str, reading: "CleanRun", route: Route) -> Route:
+def _with_features(run: Run, spec: str, reading: "CleanRun", route: Route) -> Route:
     """Return a route with the features that its destination loses, by the newest SAE that reads the residual stream."""
     from interp.routes.carried import lost_features
 
@@ -125,7 +125,7 @@ def _with_features(run: Session, spec: str, reading: "CleanRun", route: Route) -
     if route.layers is None or described is None:
         return route
     name = described.name
-    lost, null = lost_features(reading, route, run.sae(spec, name), run.lost_words(spec).texts)
+    lost, null = lost_features(reading, route, run.described_sae(name, spec), run.lost_words(spec).texts)
     named = labels(run.workspace, name, [number for number, _ in lost])
     found = [
         CarriedFeature(features=name, number=number, label=named.get(number, ""), fall=fall, null=null)
@@ -134,7 +134,7 @@ def _with_features(run: Session, spec: str, reading: "CleanRun", route: Route) -
     return replace(route, features=tuple(found))
 
 
-def _read(run: Session, settings: RouteSettings) -> "CleanRun":
+def _read(run: Run, settings: RouteSettings) -> "CleanRun":
     """Return a run of the prompt of a question."""
     from interp.routes.find import question_run
 

@@ -22,7 +22,7 @@ from interp.options import ArtefactName, Count, FieldLabel, Slider, Strength, Te
 from saes.acts.monitors import scorer_of
 from saes.acts.prompt import OnPrompt
 from saes.acts.readings import Guess
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinuePrompt(OnPrompt, Streamed[Session, Generation]):
+class ContinuePrompt(OnPrompt, Streamed[Run, Generation]):
     """Continue a prompt unchanged, changed, and changed as much along a random direction, token by token.
 
     The change is a feature of an SAE that is steered, or two words exchanged through the Jacobian lens. The last step
@@ -89,7 +89,7 @@ class ContinuePrompt(OnPrompt, Streamed[Session, Generation]):
     seed: Count = 0
     """Of the random direction, and of the draws at a temperature above 0."""
 
-    def measure(self, run: Session) -> Iterator[Generation]:
+    def measure(self, run: Run) -> Iterator[Generation]:
         from interp.models.generation import check_room
 
         model, tokens = run.prompt(self.text, self.model, self.chat)
@@ -98,7 +98,8 @@ class ContinuePrompt(OnPrompt, Streamed[Session, Generation]):
             changes = partial(exchanged_rows, model, run.jacobian_lens(self.model), self.exchange, self.seed)
         else:
             amount = self.strength * run.largest(self.features, self.feature)
-            changes = partial(steered_rows, model, run.sae(self.model, self.features), self.feature, amount, self.seed)
+            sae = run.described_sae(self.features, self.model)
+            changes = partial(steered_rows, model, sae, self.feature, amount, self.seed)
         return continuations(model, tokens, changes, self)
 
 
@@ -207,7 +208,7 @@ class ChatStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Say(Streamed[Session, ChatStep]):
+class Say(Streamed[Run, ChatStep]):
     """Say a message to a model: unsteered, steered along a direction, and along a random one of the same length.
 
     The last step has the replies. The `shift` of one is the mean size of the change of a token's log-probability, in
@@ -235,7 +236,7 @@ class Say(Streamed[Session, ChatStep]):
     monitor: ArtefactName = ""
     """A monitor of the workspace, which scores every token of every chat."""
 
-    def measure(self, run: Session) -> Iterator[ChatStep]:
+    def measure(self, run: Run) -> Iterator[ChatStep]:
         from interp.interventions.chat import Reply
         from interp.models.generation import sampled
         from interp.seeds import make_generator
@@ -258,7 +259,7 @@ class Say(Streamed[Session, ChatStep]):
             yield ChatStep([*said])
         yield ChatStep([], {chat: reply.finished(watch) for chat, reply in replies.items()})
 
-    def _steering(self, run: Session) -> "LoadedRecipe":
+    def _steering(self, run: Run) -> "LoadedRecipe":
         """Return the steering along a direction of the workspace, or along what a feature writes."""
         from saes.features.recipes import open_recipe, recipe_of_direction
 

@@ -415,3 +415,28 @@ def quoted(token: str) -> str:
     """
     short = token if len(token) <= LONGEST_TOKEN else token[: LONGEST_TOKEN - 1] + "…"
     return json.dumps(short, ensure_ascii=False)
+
+
+def features_of_sae(workspace: Workspace, sae: str) -> Path | None:
+    """Return the folder of the features of an SAE, those of the same name first; None when there are none."""
+    names = [m.name for m in workspace.children("sae", sae) if m.kind == "features"]
+    return workspace.path("features", sae if sae in names else names[0]) if names else None
+
+
+@dataclass(frozen=True)
+class KnownFeature:
+    """What the features of an SAE say of one of its latents."""
+
+    label: str = ""
+    largest: float = 0.0
+    """Largest activation; 0 where none was measured."""
+
+
+def known_features(workspace: Workspace, sae: str) -> dict[int, KnownFeature]:
+    """Return the features of an SAE by number, with label and largest activation; empty where it was not described."""
+    folder = features_of_sae(workspace, sae)
+    if folder is None:
+        return {}
+    path = workspace.table_path("features", folder.name, "features")
+    rows = workspace.query("select feature, label, max_activation from f", f=path).to_pylist()
+    return {row["feature"]: KnownFeature(row["label"] or "", float(row["max_activation"] or 0)) for row in rows}

@@ -93,8 +93,8 @@ def tiny(tmp_path: Path, tiny_model, monkeypatch: pytest.MonkeyPatch) -> "LiveMo
     from dashboard.live import LiveModel
 
     save_tiny_sae(tmp_path, tiny_model)
-    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [SPEC])
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
+    monkeypatch.setattr("saes.acts.run.models", lambda workspace: [SPEC])
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec, **_: tiny_model)
     return LiveModel(Workspace(tmp_path))
 
 

@@ -24,7 +24,7 @@ from interp.artifacts import save_artefact
 from interp.errors import ConfigError, UnknownNameError, UsageError
 from interp.recording.store import Recording
 from interp.workspace import Workspace
-from saes.acts.session import Session
+from saes.acts.run import Run
 from saes.acts.writing import Say
 from saes.evaluation.matching import random_like, unit
 from saes.evaluation.sae_comparison import SAEComparison
@@ -122,13 +122,13 @@ def test_a_feature_can_be_chatted_along(place, live):
         text = text_of(directions.layout(current(), feature="permuted:5"))
         assert "Say it with the model" in text
         assert "Choose and judge a strength" in text or "runs no analyses" in text
-    steered = Say(direction="permuted:5", message="Hello", strength=2.0)._steering(Session(place))
+    steered = Say(direction="permuted:5", message="Hello", strength=2.0)._steering(Run(place))
     [step] = steered.recipe.steps
     assert step.amount == pytest.approx(2 * one(place, "permuted", 5).row.max_activation)
     assert step.target.index == 5
     for wrong, error in (("permuted:x", ConfigError), ("none:5", UnknownNameError), ("none", UnknownNameError)):
         with pytest.raises(error):
-            Say(direction=wrong, message="Hello")._steering(Session(place))
+            Say(direction=wrong, message="Hello")._steering(Run(place))
 
 
 def test_correlations_are_pearsons():

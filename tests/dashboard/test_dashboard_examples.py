@@ -18,7 +18,7 @@ from interp.recording.recorded import RecordConfig
 from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.acts.features import ReadDocuments, described_recording, document_text
-from saes.acts.session import Session
+from saes.acts.run import Run
 from saes.features.schema import Features
 from saes.features.sources import neurons_of
 
@@ -162,11 +162,11 @@ def test_a_recording_made_again_is_refused(recorded):
                           ("other", {"recordings/r": "0" * 64})):  # fmt: skip
         about = {"recording": "r", "model": "small:mlp-2l", "hook_point": "blocks.0.mlp.hook_post"}
         write_features(workspace, name, [], parents=parents, **about)
-    session = Session(workspace)
-    assert described_recording(session, "same").folder == workspace.path("recording", "r")
-    assert ReadDocuments(features="same", feature=5, rows=(0,)).spec(session) == "small:mlp-2l"
+    run = Run(workspace)
+    assert described_recording(run, "same").folder == workspace.path("recording", "r")
+    assert ReadDocuments(features="same", feature=5, rows=(0,)).spec(run) == "small:mlp-2l"
     with pytest.raises(MismatchError, match="--name other --overwrite"):
-        described_recording(session, "other")
+        described_recording(run, "other")
     write_features(workspace, "lost", [], recording="gone")
     with pytest.raises(MissingError, match="gone"):
-        described_recording(session, "lost")
+        described_recording(run, "lost")

@@ -24,7 +24,7 @@ from interp.models.loading import load_model
 from interp.names import TEXT_HEAD_KINDS, HeadName
 from interp.workspace import Workspace
 from saes.acts.heads import AblateHead
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 
 @pytest.fixture
@@ -126,16 +126,16 @@ def test_a_head_is_ablated_on_its_examples_beside_random_heads(tmp_path):
     documents = torch.arange(8)[:, None].expand(-1, tokens.shape[1])
     result = measure_heads(model, tokens, documents, HeadsInTextConfig(), model_name=spec)
     save_artefact(result, workspace.path("heads_in_text", "planted"), parents={f"model:{spec}": "0" * 64})
-    answer = AblateHead(heads="planted", head="L1H0").measure(Session(workspace, any_model=True))
+    answer = AblateHead(heads="planted", head="L1H0").measure(Run(workspace))
     assert answer.compared.value > 0.1
     assert len(answer.compared.draws["random heads"]) == 1
     assert "random head by" in answer.headline()
     other = replace(result, settings=replace(result.settings, weight_hash="f" * 64))
     save_artefact(other, workspace.path("heads_in_text", "other"))
     with pytest.raises(MismatchError, match="other weights"):
-        AblateHead(heads="other", head="L1H0").measure(Session(workspace, any_model=True))
+        AblateHead(heads="other", head="L1H0").measure(Run(workspace))
 
 
 def test_a_head_without_examples_cannot_be_ablated(workspace):
     with pytest.raises(PromptError, match="attends to BOS alone"):
-        AblateHead(heads=MODEL, head="L0H0").price(Session(workspace))
+        AblateHead(heads=MODEL, head="L0H0").price(Run(workspace))

@@ -14,7 +14,7 @@ from interp.errors import PromptError, UnknownNameError
 from interp.models.identity import weight_hash
 from saes.acts.attribution import AttributeAnswer, ExplainAttention
 from saes.acts.prompt import NextTokens, ReadLayers, ReadPrompt, ShowAttention
-from saes.acts.session import MOST_TOKENS
+from saes.acts.run import MOST_TOKENS
 
 MODEL = "smollm2-135m"
 TEXT = "The capital of France is"
@@ -25,7 +25,7 @@ def real(workspace, smollm2) -> Iterator[LiveModel]:
     """Loading is replaced by the model that the whole test run shares, and counted."""
     loads: list[str] = []
 
-    def load(spec: str):
+    def load(spec: str, **_):
         loads.append(spec)
         return smollm2
 
@@ -159,7 +159,7 @@ def test_two_visitors_share_one_model(real):
 def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens_and_one_of_other_weights_is_left_alone(
     place, smollm2, monkeypatch
 ):
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec, **_: smollm2)
     planted(place, "recording", "rec", model=MODEL)
     for n, hashed in (8, "00" * 32), (smollm2.cfg.d_model, weight_hash(smollm2)):
         live = LiveModel(place)

@@ -21,7 +21,7 @@ from saes.acts._reading import OTHERS, at_random_vectors
 from saes.acts.features import JudgeSteering, SteeringVerdict
 from saes.acts.patching import SuggestPair
 from saes.acts.prompt import ReadLayers, ReadPrompt
-from saes.acts.session import Session
+from saes.acts.run import Run
 from saes.features.schema import Features, shares_below
 from saes.weights.folder import load_sae
 
@@ -98,7 +98,7 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, tmp_path, monkeypat
     from interp.interventions.site import DictionarySite
 
     case = SimpleNamespace(feature=3, alike=(4, 5), max_activation=6.0, words=lambda *_: None)
-    monkeypatch.setattr(Session, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
+    monkeypatch.setattr(Run, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
     asked = {"text": "one two", "features": "tiny", "feature": 3}
     nothing = tiny.ask(JudgeSteering(**asked, strength=0.0))
     for found in (nothing.raised, nothing.shift):
@@ -120,7 +120,7 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, tmp_path, monkeypat
 
 @pytest.mark.real
 def test_a_pair_differs_in_one_word_and_has_a_gap(workspace, smollm2, monkeypatch):
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec, **_: smollm2)
     live, text = LiveModel(workspace), "The capital of France is"
     for chat in (False, True):
         found = live.ask(SuggestPair(text=text, model="smollm2-135m", chat=chat))

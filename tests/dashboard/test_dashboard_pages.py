@@ -31,7 +31,7 @@ from dashboard.sources import PageSources
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
 from saes.acts.attribution import AttributeAnswer
-from saes.acts.session import Session
+from saes.acts.run import Run
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_shares_say_where_logits_are_capped_and_a_scale_is_held(workspace, monke
     )
     asked = planted_post_norm(), reading, 3, 1, None
     monkeypatch.setattr(AttributeAnswer, "tokens_at", lambda *_: asked)
-    found = AttributeAnswer(text="3 1 4 3", model="m").measure(Session(workspace))
+    found = AttributeAnswer(text="3 1 4 3", model="m").measure(Run(workspace))
     assert found.note.startswith("The logits are those before the soft cap of 30. Held fixed: the scale of")
     assert found.note in text_of(prompt_why.part_shares(found, LIGHT))
 

@@ -96,7 +96,7 @@ def test_the_real_model_finds_the_token_that_differs(tiny_model, monkeypatch, st
     from saes.acts.patching import PatchPrompts
 
     live = LiveModel(stored)
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec, **_: tiny_model)
     asked = {"clean": "a cat", "corrupt": "a bat", "model": "m"}
     for answers in ({"answer": "a", "wrong": "b"}, {"answer": "b", "wrong": "a"}):
         try:

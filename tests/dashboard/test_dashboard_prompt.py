@@ -27,7 +27,7 @@ from saes.acts.attribution import AttributeAnswer
 from saes.acts.features import ReadText
 from saes.acts.patching import SuggestPair
 from saes.acts.prompt import FeatureActivations, NextTokens, ReadLayers, ReadPrompt, ShowAttention, described
-from saes.acts.session import Session, model_bytes
+from saes.acts.run import Run, model_bytes
 from saes.acts.writing import ContinuePrompt, Exchange, Say
 from saes.features.schema import Features, labels, shares_below
 from saes.weights.folder import load_sae
@@ -71,7 +71,7 @@ def test_the_strongest_induction_head_is_shown_first_and_prompts_can_be_tried(wo
 def test_a_reading_has_the_labels_of_its_features_and_their_share_of_the_recorded_activations(workspace, live):
     reading = live.ask(ReadPrompt(**PROMPT, features="demo"))
     bare = [[active._replace(below=None) for active in at] for at in reading.features]
-    found = described(Session(workspace), replace(reading, features=bare, labels={}), "demo")
+    found = described(Run(workspace), replace(reading, features=bare, labels={}), "demo")
     fired = [(active.feature, active.activation) for at in bare for active in at]
     below = shares_below(workspace.open(Features, "demo"), fired)
     assert [active.below for at in found.features for active in at] == below
@@ -82,7 +82,7 @@ def test_a_reading_has_the_labels_of_its_features_and_their_share_of_the_recorde
     assert found.labels
     assert set(found.labels) <= numbers
     nothing = replace(reading, features=[], labels={})
-    assert described(Session(workspace), nothing, "") is nothing
+    assert described(Run(workspace), nothing, "") is nothing
 
 
 def test_a_pattern_comes_back_as_it_was(client, live):
@@ -502,7 +502,7 @@ def test_a_prompt_is_read_again_once_its_features_were_described_again(tiny, tmp
 
 @pytest.fixture
 def computed(monkeypatch) -> list[str]:
-    """The streams of which a session computed the lists of words, instead of computing them."""
+    """The streams of which a run computed the lists of words, instead of computing them."""
     streams: list[str] = []
 
     def read_lists(site, done):
@@ -513,47 +513,48 @@ def computed(monkeypatch) -> list[str]:
     return streams
 
 
-def lists_of(session: Session, spec: str, stream: str) -> str:
-    return session.lists(spec, SimpleNamespace(stream=stream))
+def lists_of(run: Run, spec: str, stream: str) -> str:
+    return run.lists(spec, SimpleNamespace(stream=stream))
 
 
 def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch, computed):
-    def load(spec: str) -> torch.nn.Linear:
+    def load(spec: str, **_) -> torch.nn.Linear:
         loads.append(spec)
         model = torch.nn.Linear(10, 10, bias=False)
         model.again = model.weight  # shared weights count once
         return model
 
     loads: list[str] = []
-    monkeypatch.setattr("saes.acts.session.models", lambda workspace: list("abc"))
+    monkeypatch.setattr("saes.acts.run.models", lambda workspace: list("abc"))
     monkeypatch.setattr("interp.models.loading.load_model", load)
+    monkeypatch.setattr("interp.models.adapter.weight_hash", lambda model: "hash")
     assert model_bytes(load("x")) == 400
     loads.clear()
-    session = Session(None, memory=800)
+    run = Run(None, memory=800)
     for spec in "abab":
-        session.model(spec)
-    assert (loads, session.models) == (["a", "b"], ["a", "b"]), "two models fit"
+        run.model(spec)
+    assert (loads, run.models) == (["a", "b"], ["a", "b"]), "two models fit"
     for spec in "ab":
-        lists_of(session, spec, f"of {spec}")
-    session.model("a")
-    session.model("c")
-    assert session.models == ["a", "c"], "b was used longest ago"
+        lists_of(run, spec, f"of {spec}")
+    run.model("a")
+    run.model("c")
+    assert run.models == ["a", "c"], "b was used longest ago"
     for spec in "ab":
-        lists_of(session, spec, f"of {spec}")
+        lists_of(run, spec, f"of {spec}")
     assert computed == ["of a", "of b", "of b"], "what belongs to a dropped model goes with it"
-    small = Session(None, memory=10)
+    small = Run(None, memory=10)
     assert small.model("a") is small.model("a"), "the model in use stays, whatever it takes"
     small.model("b")
     assert small.models == ["b"]
 
 
 def test_few_dictionaries_are_held_those_used_last(computed):
-    session = Session(None)
+    run = Run(None)
     for stream in "abcdaef":
-        assert lists_of(session, "m", stream) == f"lists of {stream}"
+        assert lists_of(run, "m", stream) == f"lists of {stream}"
     assert "".join(computed) == "abcdef"
     for stream in "daef":
-        lists_of(session, "m", stream)
+        lists_of(run, "m", stream)
     assert "".join(computed) == "abcdef", "they are in memory"
-    lists_of(session, "m", "c")
+    lists_of(run, "m", "c")
     assert computed[-1] == "c", "but not the one before them"

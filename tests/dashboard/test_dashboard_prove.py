@@ -176,7 +176,7 @@ def test_answers_without_examples_or_controls_are_whole_sentences():
 
 @pytest.mark.real
 def test_the_real_model_answers_about_a_neuron(workspace, smollm2, monkeypatch):
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec, **_: smollm2)
     live = LiveModel(workspace)
     asked, text = {"features": "neurons", "feature": 3}, "The capital of France is"
     found = live.ask(ReadText(text=text, **asked))

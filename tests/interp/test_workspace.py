@@ -209,7 +209,13 @@ def test_missing_and_damaged_tables_are_named(root: Path) -> None:
 def test_an_artefact_is_outdated_when_its_parent_has_other_content_now(root: Path) -> None:
     workspace = Workspace(root)
     digest = workspace.manifest("recording", "demo").content_hash
-    make(root, "features", "fresh", {"recordings/demo": digest, "model:x": "ab", "saes/gone": "cd"})
+    make(
+        root,
+        "features",
+        "fresh",
+        {"recordings/demo": digest, "model:x": "ab", "saes/gone": "cd", "certificates/x": "ef"},
+    )
+    make(root, "certificate", "x", {})
     found = outdated(workspace.artifacts(), workspace.key)
-    assert found["features/fresh"] == []
+    assert found["features/fresh"] == [], "its model was examined again, which measures nothing anew"
     assert found["saes/demo"] == ["recordings/demo"], "its parent had the hash 'hash' when it was made"

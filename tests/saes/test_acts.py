@@ -25,7 +25,7 @@ from interp.workspace import Workspace
 from saes.acts import catalogue
 from saes.acts.features import JudgeSteering
 from saes.acts.prompt import NextTokens
-from saes.acts.session import Session
+from saes.acts.run import Run
 from saes.acts.writing import Say
 from saes.features.recipes import LoadedRecipe
 
@@ -149,23 +149,23 @@ def test_a_message_is_said_unsteered_steered_and_at_random_and_goes_on(smollm2, 
     """The second turn has each chat's own first reply; at strength 0 all chats with the same text go on alike."""
     target = Direction(hook_point="blocks.14.hook_resid_post", vector=random_vector(576, 1.0, [1]), origin="drawn")
 
-    def steering(act: Say, run: Session) -> LoadedRecipe:
+    def steering(act: Say, run: Run) -> LoadedRecipe:
         step = Intervention(target=target, amount=40.0 * act.strength)
         return LoadedRecipe(Recipe(name="drawn", steps=(step,), model="smollm2-135m"), {})
 
     monkeypatch.setattr(Say, "_steering", steering)
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
-    session = Session(Workspace(tmp_path / "workspace", create=True), any_model=True)
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec, **_: smollm2)
+    run = Run(Workspace(tmp_path / "workspace", create=True))
     act = Say(direction="drawn", message="Name a fruit.", n_new=3)
-    *said, last = act.measure(session)
+    *said, last = act.measure(run)
     assert list(last.replies) == [UNSTEERED, STEERED, RANDOM]
     for at, (chat, reply) in enumerate(last.replies.items()):
         assert [step.said[at] for step in said if step.said[at]] == [token.text for token in reply.tokens], chat
     assert last.replies[UNSTEERED].shift == 0 < last.replies[STEERED].shift
     turn = ChatTurn(message=act.message, replies=dict.fromkeys(last.replies, "A plum."))
     more = replace(act, turns=(turn,), message="And another?", strength=0.0, temperature=1.0)
-    *_, off = more.measure(session)
+    *_, off = more.measure(run)
     assert len({reply.text for reply in off.replies.values()}) == 1, "the chats share their draws"
     assert max(abs(token.shift) for reply in off.replies.values() for token in reply.tokens) < 1e-4
     with pytest.raises(PromptError, match="message is empty"):
-        list(replace(act, message=" ").measure(session))
+        list(replace(act, message=" ").measure(run))

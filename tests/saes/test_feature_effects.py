@@ -32,7 +32,7 @@ from interp.models.adapter import run_with_cache, token_strings
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from saes.acts.features import NEW_TOKENS, Ablate, JudgeSteering, ReadText, SeparateLists, Steer
-from saes.acts.session import Session, TokenPace
+from saes.acts.run import Run, TokenPace
 from saes.features.case import Passage, ProofConfig, read_case
 from saes.features.measure_proof import prove
 from saes.features.passes import ablated_log_p, ablation_losses, next_token_changes, with_bos
@@ -157,7 +157,7 @@ def test_neurons_are_proved_likewise(tmp_path):
     assert len(proof.measure("fires").random) == QUICK.draws, "random directions of the space that is read"
 
 
-class Planted(Session):
+class Planted(Run):
     """A run with the planted model, whose prompts are the numbers of tokens, and one feature of its dictionary."""
 
     def __init__(self, site: DictionarySite, case: Any, lists: Any = None):

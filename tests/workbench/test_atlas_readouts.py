@@ -10,11 +10,12 @@ from interp.atlas.cells import DictionaryReadout, NearestReadout, UnembeddingRea
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.workspace import Workspace
+from saes.acts.run import Run
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, write_synthetic
 from saes.kinds.config import TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.train import train_sae
-from workbench.opening import with_readout
+from workbench.atlas_sources import with_readout
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +44,14 @@ def source(name: str, *, hook_point: str | None = None, readout=None) -> AtlasSo
 
 
 def test_activations_are_read_by_an_sae_of_theirs(workspace: Workspace):
-    found = with_readout(workspace, source("recording:planted", hook_point=HOOK_POINT))
+    found = with_readout(Run(workspace), source("recording:planted", hook_point=HOOK_POINT))
     assert isinstance(found.readout, DictionaryReadout)
     assert found.readout.name == "dictionary:one"
     assert found.parents == {"saes/one": workspace.manifest("sae", "one").content_hash}
     reading = found.readout.read(found.vectors, 3)
     assert all(1 <= len(texts) <= 2 for texts in reading.texts), "an SAE with two active features"
     assert all(text.startswith("feature ") for texts in reading.texts for text in texts)
-    named = with_readout(workspace, source("recording:planted", hook_point=HOOK_POINT), "one")
+    named = with_readout(Run(workspace), source("recording:planted", hook_point=HOOK_POINT), "one")
     assert named.readout is not None
     assert named.readout.read(found.vectors, 3) == reading
 
@@ -59,27 +60,27 @@ def test_without_an_sae_a_source_keeps_its_own_reader(workspace: Workspace):
     own = NearestReadout("tokens", torch.eye(8), list("abcdefgh"))
     for given in (source("recording:planted", hook_point="blocks.3.hook_mlp_out", readout=own),
                   source("embeddings:m", readout=own)):  # fmt: skip
-        assert with_readout(workspace, given).readout is own
-        assert with_readout(workspace, given, "none").readout is None
+        assert with_readout(Run(workspace), given).readout is own
+        assert with_readout(Run(workspace), given, "none").readout is None
 
 
 def test_the_unembedding_reads_what_a_model_can_say(workspace: Workspace, tiny_model):
     lens = UnembeddingReadout(tiny_model)
     given = source("recording:planted", hook_point=HOOK_POINT, readout=lens)
-    assert with_readout(workspace, given, "unembedding").readout is lens
-    embeddings = with_readout(workspace, source("embeddings:small:attn-only-2l"), "unembedding")
+    assert with_readout(Run(workspace), given, "unembedding").readout is lens
+    embeddings = with_readout(Run(workspace), source("embeddings:small:attn-only-2l"), "unembedding")
     assert isinstance(embeddings.readout, UnembeddingReadout)
 
 
 def test_a_reader_that_does_not_fit_is_refused(workspace: Workspace):
     recorded = source("recording:planted", hook_point=HOOK_POINT)
     with pytest.raises(ConfigError, match=r"not recording:planted at"):
-        with_readout(workspace, recorded, "unembedding")
+        with_readout(Run(workspace), recorded, "unembedding")
     with pytest.raises(ConfigError, match="not file:x"):
-        with_readout(workspace, source("file:x"), "unembedding")
+        with_readout(Run(workspace), source("file:x"), "unembedding")
     with pytest.raises(ConfigError, match="an SAE reads activations"):
-        with_readout(workspace, source("embeddings:m"), "one")
+        with_readout(Run(workspace), source("embeddings:m"), "one")
     with pytest.raises(MismatchError, match="the map shows"):
-        with_readout(workspace, replace(recorded, hook_point="blocks.3.hook_mlp_out"), "one")
+        with_readout(Run(workspace), replace(recorded, hook_point="blocks.3.hook_mlp_out"), "one")
     with pytest.raises(UnknownNameError):
-        with_readout(workspace, recorded, "two")
+        with_readout(Run(workspace), recorded, "two")

@@ -78,7 +78,7 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
 def test_an_attack_is_chosen_on_prompts_that_neither_find_nor_judge(monkeypatch):
     model = tiny("native-ln")
     whole = random_task(model, n=20)
-    monkeypatch.setattr("workbench.opening.open_task", lambda model, task, n, **_: whole.take(range(20)[:n]))
+    monkeypatch.setattr("interp.circuits.tasks.open_task", lambda model, task, n, **_: whole.take(range(20)[:n]))
 
     def tasks(**options):
         return Find(model="m", prompts=6, **options)._make_tasks(model)
@@ -102,7 +102,7 @@ def test_the_held_out_prompts_are_in_the_wording_that_is_asked_for(monkeypatch):
         asked.append((seed, template))
         return whole.take(range(30, 60) if template else range(n))
 
-    monkeypatch.setattr("workbench.opening.open_task", opened)
+    monkeypatch.setattr("interp.circuits.tasks.open_task", opened)
     _, held_out, _ = Find(model="m", prompts=6, judged_template=2, seed=3)._make_tasks(model)
     assert asked == [(3, None), (3001, 2)]
     assert held_out.clean.equal(whole.clean[30:36])

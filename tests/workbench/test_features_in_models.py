@@ -11,6 +11,7 @@ from interp.directions.study import DirectionGeometry
 from interp.models.adapter import weight_hash
 from interp.workspace import Workspace
 from saes.evaluation.latent_comparison import LatentComparison
+from saes.features.schema import KnownFeature
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
@@ -83,7 +84,7 @@ def test_amounts_are_in_units_of_the_largest_activation(cli, folder, monkeypatch
     words = ("steer", "late", "--prompt", "one two", "--new-tokens", "4", "--samples", "0", "--feature", "3")
     out = cli(folder, *words, "--activation", "40", *ONE)
     expected = [line for line in out.splitlines() if line.startswith("  ")]
-    monkeypatch.setattr("workbench.opening.feature_table", lambda *_: {3: {"max_activation": 20.0}})
+    monkeypatch.setattr("workbench.verbs.features.known_features", lambda *_: {3: KnownFeature(largest=20.0)})
     out = cli(folder, *words, "--amount", "2", *ONE)
     assert "+40 on every token, 2 times its maximum" in out
     assert [line for line in out.splitlines() if line.startswith("  ")] == expected

@@ -16,7 +16,7 @@ from dashboard.sae.data import entries, log_path, read_log
 from interp.artifacts import verify
 from interp.models.loading import load_model
 from interp.workspace import Workspace
-from saes.acts.session import Session
+from saes.acts.run import Run
 from saes.features.proof import Proof
 from saes.features.schema import Features
 from saes.sets import open_set
@@ -69,7 +69,7 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(cli, 
     assert made.about.parents["transcoders/mine"] == workspace.manifest("transcoders", "mine").content_hash
     assert made.verdict().startswith(("Undecided", "Nothing is proved")), made.verdict()
     assert min(made.p_holm().values()) > 0.05
-    on_the_page, _ = Session(workspace).feature("mine-1", latent, load_model("small:mlp-2l"))
+    on_the_page, _ = Run(workspace).feature("mine-1", latent, load_model("small:mlp-2l"))
     assert (on_the_page.reads, on_the_page.writes) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
     assert on_the_page.directions.equal(open_set(workspace, "mine").directions(1, 1))
 

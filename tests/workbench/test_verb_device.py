@@ -5,6 +5,7 @@ import torch
 from other_device import DEVICE, other_device
 
 from interp.workspace import Workspace
+from saes.acts.run import Run
 from saes.evaluation.evaluation import SAEEvaluation
 from saes.evaluation.latent_comparison import LatentComparison
 from saes.evaluation.sae_comparison import SAEComparison
@@ -15,7 +16,6 @@ from saes.kinds.config import CrosscoderConfig, TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 from workbench.__main__ import main
-from workbench.opening import open_dictionary, open_sae
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,9 @@ def test_compare_latents(root, seen):
 def test_a_dictionary_opens_on_the_device_asked_for(root):
     workspace = Workspace(root)
     for device, expected in ((None, "cpu"), ("cpu", "cpu"), ("mps", "cpu"), ("meta", "meta")):
-        assert open_sae(workspace, "one", device=device).device.type == expected
-        assert open_dictionary(workspace, "one", None, device=device).load_sae().device.type == expected
+        run = Run(workspace, device=lambda device=device: device)
+        assert run.sae("one").device.type == expected
+        assert run.dictionary("one", None).load_sae().device.type == expected
 
 
 @pytest.mark.parametrize(

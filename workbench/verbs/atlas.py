@@ -53,16 +53,13 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
 
     def measure(self, run: AnalysisRun) -> VectorMap:
         from interp.atlas.build import build_atlas, build_series, extend_atlas
-        from workbench.opening import open_atlas_source, open_mapped_source, with_readout
+        from workbench.atlas_sources import open_atlas_source, open_mapped_source, with_readout
 
-        workspace, device = run.workspace, run.device
         onto = run.open(VectorMap, self.onto) if self.onto else None
         spaces = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
-        sources = [
-            open_atlas_source(workspace, source, at, self.max_points, self.seed, device=device) for source, at in spaces
-        ]
-        sources = [with_readout(workspace, source, self.cells, device=device) for source in sources]
-        old = open_mapped_source(workspace, onto, device=device) if onto else None
+        sources = [open_atlas_source(run, source, at, self.max_points, self.seed) for source, at in spaces]
+        sources = [with_readout(run, source, self.cells) for source in sources]
+        old = open_mapped_source(run, onto) if onto else None
         for source in (*sources, *filter(None, [old])):
             run.parents |= source.parents
         settings = settings_of(self, MapSettings)

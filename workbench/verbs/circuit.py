@@ -85,9 +85,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
     evaluation: Derived[EvaluationConfig] = field(default_factory=EvaluationConfig)
 
     def default_name(self) -> str:
-        from workbench.opening import task_name
-
-        return slug(f"{task_name(self.task)}-{short_name(self.model)}")
+        return slug(f"{Path(self.task).stem}-{short_name(self.model)}")
 
     def measure(self, run: AnalysisRun) -> EdgeCircuit:
         from interp.circuits.find import find_circuit
@@ -119,7 +117,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
 
     def _make_tasks(self, model: HookedModel) -> "tuple[Task, Task | None, Task | None]":
         """Return the prompts on which edges are scored, held-out ones, and further ones that choose an attack."""
-        from workbench.opening import open_task
+        from interp.circuits.tasks import open_task
 
         is_file = bool(Path(self.task).suffix)
         n_held_out = self.prompts if self.held_out is None and not is_file else self.held_out
@@ -214,7 +212,7 @@ def _drawn(
     seed: int, template: int | None = None,
 ) -> "Task":  # fmt: skip
     """Return at most `n` prompts of a task in a metric, none of them among those of other tasks."""
-    from workbench.opening import open_task
+    from interp.circuits.tasks import open_task
 
     count = n + n // 4 + 4 if isinstance(task, str) and not Path(task).suffix else None  # some may coincide
     drawn = _measured(model, metric, open_task(model, task, count, seed=seed, template=template)).other_than(*without)
@@ -239,7 +237,7 @@ def _other_prompts(
     model: HookedModel, circuit: EdgeCircuit, given: str | None, n: int, seed: int
 ) -> "tuple[Task, Task]":
     """Return `n` prompts of a circuit's task and as many held-out ones, none of them among those that scored edges."""
-    from workbench.opening import open_task
+    from interp.circuits.tasks import open_task
 
     of, name, metric = circuit.settings.task, circuit.settings.task.name, METRIC_OF[circuit.settings.task.metric]
     source, is_file = given or name, bool(of.origin.get("file") or Path(given or "").suffix)

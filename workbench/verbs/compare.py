@@ -347,7 +347,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                 open_corpus(spec)  # a mistake in its name shows before a model is loaded
         base, tuned, *continuations = (run.model(name) for name in (self.base, self.tuned, *self.continuations))
         texts = {spec: self._tokens(base, spec) for spec in specs}
-        lens = run.jacobian_lens(run.weight_hash(self.base))
+        lens = run.jacobian_lens(self.base)
         with run.progress("changes") as progress:
             return what_changed(
                 base, tuned, texts, continuations=continuations, names=(self.base, self.tuned), lens=lens,

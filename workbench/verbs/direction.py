@@ -10,6 +10,7 @@ from interp.errors import ConfigError
 from interp.geometry.points import unit_vector
 from interp.models.hooked import HookedModel
 from interp.options import FeatureName, HookPoint, Pairs, SAEName, Word
+from saes.features.schema import KnownFeature, known_features
 from workbench.analysis import Analysis, AnalysisRun
 from workbench.engine import OverDevices
 from workbench.terminal import AppliesDictionary, Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
@@ -124,7 +125,7 @@ class MakeDirection(
         else:
             made = self._made(run, model, config, examples)
             direction = made.direction
-        lens = run.jacobian_lens(run.weight_hash(self.model))
+        lens = run.jacobian_lens(self.model)
         with run.progress("direction", "steps") as progress:
             return measure_direction(
                 model,
@@ -194,7 +195,6 @@ class MakeDirection(
         """Return the decoder direction of a feature, with its label where there is one."""
         from interp.directions.named import NamedDirection
         from saes.weights.folder import check_model
-        from workbench.opening import feature_table
 
         name, _, number = feature.rpartition(":")
         if not name or not number.isdecimal():
@@ -206,7 +206,7 @@ class MakeDirection(
         at = sae.hook_point_out or sae.hook_point
         if self.at not in (None, at):
             raise ConfigError(f"{name} writes to {at}, not to {self.at}; leave --at out")
-        label = feature_table(run.workspace, name).get(int(number), {}).get("label")
+        label = known_features(run.workspace, name).get(int(number), KnownFeature()).label
         vector = unit_vector(sae.decoder_directions[int(number)])
         source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
         return NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)

@@ -33,6 +33,7 @@ from saes.evaluation.scores import (
     read_concepts,
 )
 from saes.features.label_shares import LabelShare, label_shares
+from saes.features.schema import features_of_sae
 from saes.training.config import TrainConfig
 from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings
 from workbench.analysis import AnalysisRun, Resumable
@@ -51,20 +52,20 @@ CONCEPT_ROWS = 4096
 """Held-out tokens for principal components, densities of latents and the sparsity of the untrained dictionary."""
 
 
-def vocabulary_of(recording: "Recording") -> list[str] | None:
+def vocabulary_of(run: AnalysisRun, recording: "Recording") -> list[str] | None:
     """Return the text of every token; None for a recording of planted features."""
     if recording.planted:
         return None
     import torch
 
     from interp.models.adapter import token_strings
-    from workbench.opening import open_recording_model
 
-    model = open_recording_model(recording, device="cpu")  # its tokenizer is all that is used
+    model = run.recorded_model(recording)
     return token_strings(model, torch.arange(model.cfg.d_vocab))
 
 
 def run_probes(
+    run: AnalysisRun,
     saes: "dict[str, SAE]",
     recording: "Recording",
     config: ProbingConfig,
@@ -78,7 +79,7 @@ def run_probes(
     """
     from saes.evaluation.probing import file_tasks, planted_tasks, probe, recording_tasks, text_tasks
 
-    vocabulary = vocabulary_of(recording)
+    vocabulary = vocabulary_of(run, recording)
     tasks = planted_tasks(recording) if vocabulary is None else [*text_tasks(vocabulary), *recording_tasks(recording)]
     if labels is not None:
         tasks += file_tasks(labels, recording, vocabulary)
@@ -86,13 +87,13 @@ def run_probes(
 
 
 def run_absorption(
-    saes: "dict[str, SAE]", recording: "Recording", config: AbsorptionConfig, progress: Progress
+    run: AnalysisRun, saes: "dict[str, SAE]", recording: "Recording", config: AbsorptionConfig, progress: Progress
 ) -> dict[str, Absorption] | str:
     """Return absorption of first letters in SAEs and in an untrained one of the first's size, or why there is none."""
     from saes.evaluation.absorption import first_letters, measure_absorption
     from saes.evaluation.baselines import untrained_like
 
-    vocabulary = vocabulary_of(recording)
+    vocabulary = vocabulary_of(run, recording)
     if vocabulary is None:
         return "the recording holds planted features, not words; its trees are scored by recovery"
     sae = next(iter(saes.values()))
@@ -130,7 +131,7 @@ class Probes(ProbingConfig, Seeded):
         """Return the settings of the probes."""
         return settings_of(self, ProbingConfig, seeds=self.seed_range(self.probe_seeds))
 
-    def probe_settings(self, recording: "Recording") -> ProbeSettings | None:
+    def probe_settings(self, run: AnalysisRun, recording: "Recording") -> ProbeSettings | None:
         """Return the probing options that determine the result; None without probing.
 
         Raises, before anything is measured, as `file_tasks` does.
@@ -140,7 +141,7 @@ class Probes(ProbingConfig, Seeded):
         if self.labels is not None:
             from saes.evaluation.probing import file_tasks
 
-            file_tasks(self.labels, recording, vocabulary_of(recording))
+            file_tasks(self.labels, recording, vocabulary_of(run, recording))
         return ProbeSettings(config=self.probing_config(), labels=self.labels and given_file(self.labels))
 
 
@@ -205,7 +206,7 @@ class Evaluate(
             sae=self.sae,
             recording=recording.folder.name,
             contexts=self.contexts,
-            probing=self.probe_settings(recording),
+            probing=self.probe_settings(run, recording),
             absorption=self.absorption_config() if self.absorption else None,
             concepts=self.concept_settings() if self.concepts else None,
             null_tokens=self.null_tokens if self.nulls else None,
@@ -317,7 +318,7 @@ class Evaluate(
         try:
             with run.progress("probing", "tasks") as progress:
                 arguments = (self.probing_config(), self.labels, fraction, progress)
-                return run_probes(saes, recording, *arguments)
+                return run_probes(run, saes, recording, *arguments)
         except ConfigError as error:
             return str(error)
 
@@ -329,7 +330,7 @@ class Evaluate(
             return None
         try:
             with run.progress("absorption", "splits") as progress:
-                return run_absorption(saes, recording, self.absorption_config(), progress)
+                return run_absorption(run, saes, recording, self.absorption_config(), progress)
         except (ConfigError, MismatchError) as error:
             return str(error)
 
@@ -342,7 +343,6 @@ class Evaluate(
         """
         from saes.evaluation.concepts import measure_concepts, search_concepts
         from saes.evaluation.probing import sample_rows
-        from workbench.opening import features_folder
 
         if not self.concepts:
             return None
@@ -353,7 +353,7 @@ class Evaluate(
             listed = self.listed_concepts()
             with run.progress("concepts", "sentences") as progress:
                 scores = measure_concepts(sae, model, x, listed, others=nulls, seed=self.seed, progress=progress)
-            folder = features_folder(run.workspace, self.sae)
+            folder = features_of_sae(run.workspace, self.sae)
             return scores if folder is None else search_concepts(run.workspace, folder.name, scores)
         except WorkbenchError as error:
             return str(error)

@@ -11,8 +11,6 @@ from interp.artifacts import as_json
 from interp.errors import ConfigError, WorkbenchError
 from interp.interventions.intervention import Intervention, Latent
 from interp.interventions.recipe import FILES, write_recipe
-from interp.lenses.jacobian_lens import JacobianLens
-from interp.lenses.lens import newest_lens
 from interp.models.hooked import HookedModel
 from interp.options import (
     Argument,
@@ -29,10 +27,11 @@ from interp.options import (
 from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.workspace import Workspace
+from saes.acts.run import Run
 from saes.features import schema
 from saes.features.case import ProofConfig
 from saes.features.proof import Proof, ProofSettings
-from saes.features.schema import N_EXAMPLES, NEURONS
+from saes.features.schema import N_EXAMPLES, NEURONS, KnownFeature, known_features
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.engine import OverDevices
 from workbench.terminal import (
@@ -50,7 +49,6 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.dictionary import Dictionary
     from interp.interventions.apply import Hooks
     from interp.models.generation import Offset
     from interp.recording.store import Recording
@@ -154,7 +152,6 @@ class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsMod
         relations: bool = True,
     ) -> list[schema.Features]:
         """Describe and store the features of each dictionary, in one pass."""
-        from interp.models.adapter import weight_hash
         from saes.features.build import build_together
 
         return build_together(
@@ -169,7 +166,7 @@ class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsMod
             relations=relations,
             index=self.index,
             index_units=self.index_units,
-            lens=newest_lens(run.workspace, JacobianLens, weight_hash(model)),
+            lens=run.jacobian_lens(recording.model),
             progress=progress,
         )
 
@@ -213,8 +210,7 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
         recording = run.recording(self.recording)
         model = run.recorded_model(recording)
         reader = recording.loaded_model if isinstance(recording, LiveRecording) else model
-        lens = run.jacobian_lens(recording.weight_hash)
-        run.parents[f"model:{recording.model}"] = recording.weight_hash
+        lens = run.jacobian_lens(recording.model)
         with run.progress("neurons", "tokens") as progress:
             return describe_neurons(
                 model,
@@ -310,9 +306,9 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
     def run(self) -> None:
         from interp.models.generation import Offset, prompt_tokens
 
-        workspace = self.open_workspace()
         self.use_threads()
-        model, loaded, between, done = self._recipe(workspace) if self._is_recipe else self._feature(workspace)
+        run = Run(self.open_workspace(), device=self.use_device)
+        model, loaded, between, done = self._recipe(run) if self._is_recipe else self._feature(run)
         runs: dict[str, Callable[[Offset], Hooks]] = {"without": lambda offset: []}
         for name, recipe in (("with", loaded), ("random", loaded.at_random(self.seed))):
             if recipe is not None:
@@ -327,15 +323,13 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
     def _hooks(self, recipe: "LoadedRecipe", model: HookedModel, between: "Hooks | None", offset: "Offset") -> "Hooks":
         return recipe.hooks(model, allow_other_weights=self.allow_other_weights, offset=offset, between=between)
 
-    def _recipe(self, workspace: Workspace) -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
+    def _recipe(self, run: Run) -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
         """Return the model, a recipe, no hooks between its reading and writing, and a description."""
-        from interp.models.loading import load_model
-
-        loaded, origin = self._loaded(workspace)
+        loaded, origin = self._loaded(run.workspace)
         spec = self.model or loaded.model
         if not spec:
             raise ConfigError(f"{self.sae} does not say which model it belongs to; add --model NAME")
-        model = load_model(spec, device=self.use_device())
+        model = run.model(spec)
         if self.write is not None:
             loaded.write(self.write, model, origin)
             say(f"wrote {self.write}")
@@ -354,24 +348,18 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
         kept = {"direction": geometry.settings.direction, "choice": geometry.choice, "made": geometry.about.created}
         return recipe_of_direction(geometry, self.amount), as_json(kept)
 
-    def _feature(self, workspace: Workspace) -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
+    def _feature(self, run: Run) -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
         """Return the model, a recipe of one feature, hooks that put the reconstruction in, and a description."""
+        from interp.models.adapter import unseen_positions
         from saes.evaluation.in_model import splice_hooks
         from saes.features.recipes import LoadedRecipe, recipe_for
-        from workbench.opening import feature_table, open_saes, unseen_positions
 
-        model, [sae] = open_saes(
-            workspace,
-            [self.sae],
-            model=self.model,
-            allow_other_weights=self.allow_other_weights,
-            device=self.use_device(),
-        )
+        model, [sae] = run.saes([self.sae], self.model, allow_other_weights=self.allow_other_weights)
         assert self.feature is not None  # checked above
-        known = feature_table(workspace, self.sae).get(self.feature, {})
+        known = known_features(run.workspace, self.sae).get(self.feature, KnownFeature())
         key, first = f"saes/{self.sae}", unseen_positions(model)
         target = Latent(dictionary=key, index=self.feature)
-        step = Intervention(target=target, action=self.action, amount=self._value(known.get("max_activation")))
+        step = Intervention(target=target, action=self.action, amount=self._value(known.largest))
         recipe = recipe_for(model, f"{self.sae} {self.feature} {self.action}", [step], {key: sae}, self.prompt)
         if self.write is not None:
             write_recipe(recipe, self.write)
@@ -384,12 +372,12 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
         }
         if self.action in ("add", "set") and self.activation is None:
             done[self.action] += f", {1 if self.amount is None else self.amount:.3g} times its maximum"
-        label = f"; {known['label']}" if "label" in known else ""
+        label = f"; {known.label}" if known.label else ""
         between = None if self.keep_error else splice_hooks(sae, first=first)
         description = f"feature {self.feature} of {self.sae}: {done[self.action]}{label}"
         return model, LoadedRecipe(recipe, {key: sae}), between, description
 
-    def _value(self, largest: float | None) -> float:
+    def _value(self, largest: float) -> float:
         """Return what is added or set, or the factor. Raises `ConfigError` without a largest activation."""
         amount = 1.0 if self.amount is None else self.amount
         if self.action in ("scale", "ablate"):
@@ -401,7 +389,7 @@ class SteerFeatures(OverDevices, InWorkspace, Seeded, AppliesDictionary, Threade
                 f"the largest activation of feature {self.feature} is not known, or 0; give --activation in place of "
                 f"--amount, or run `workbench features {self.sae}` to measure it"
             )
-        return amount * float(largest)
+        return amount * largest
 
     def _continuations(
         self, model: HookedModel, tokens: "Tensor", runs: "dict[str, Callable[[Offset], Hooks]]"
@@ -471,10 +459,10 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
         from saes.features.measure_proof import FinishedParts, prove
 
         features = run.open(schema.Features, self.features)
-        schema.check_described(run.workspace, features)
         config, spec = settings_of(self, ProofConfig), features.settings.model
-        model, dictionary = self._dictionary(run, features, spec)
-        lens = run.jacobian_lens(run.parents[f"model:{spec}"])
+        model = run.model(spec)
+        dictionary = run.described_dictionary(self.features, allow_other_weights=self.allow_other_weights)
+        lens = run.jacobian_lens(spec)
         settings = settings_of(self, ProofSettings, features=self.features, feature=self.feature, model=spec)
         draft = run.draft(settings)
         parts = FinishedParts(run.training(settings), run.parents)
@@ -500,21 +488,6 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
         except WorkbenchError:  # a mistake: nothing to resume
             draft.discard()
             raise
-
-    def _dictionary(self, run: AnalysisRun, features: schema.Features, spec: str) -> "tuple[HookedModel, Dictionary]":
-        """Return the model, and the SAE, neurons or layer of a set that the features describe."""
-        from saes.sets.set import open_described
-
-        allow = self.allow_other_weights
-        if features.sae:
-            model, [dictionary] = run.saes([features.sae], spec, allow_other_weights=allow)
-            return model, dictionary
-        model, sign = run.model(spec), features.settings.sign
-        dictionary, parents = open_described(
-            run.workspace, features.dictionary, model, sign=sign, allow_other_weights=allow
-        )
-        run.parents |= parents
-        return model, dictionary
 
 
 @dataclass(frozen=True, kw_only=True)

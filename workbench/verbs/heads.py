@@ -88,7 +88,7 @@ class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable[
         with run.progress("heads in a text", "contexts") as progress:
             return measure_heads(
                 model, tokens, documents, settings_of(self, HeadsInTextConfig), model_name=self.model, source=source,
-                lens=run.jacobian_lens(run.weight_hash(self.model)), batch_size=self.batch_size, seed=self.seeds[0],
+                lens=run.jacobian_lens(self.model), batch_size=self.batch_size, seed=self.seeds[0],
                 draft=run.draft, progress=progress,
             )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """`workbench patch MODEL`: activation patching, every patch next to its null."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.errors import ConfigError
@@ -64,9 +65,7 @@ class PatchActivations(PatchingConfig, OverDevices, Seeded, Threaded, RunsModel,
             raise ConfigError("give one pair of prompts, or a --task, not both")
 
     def default_name(self) -> str:
-        from workbench.opening import task_name
-
-        called = (self.answer or "").strip() if self.task is None else task_name(self.task)
+        called = (self.answer or "").strip() if self.task is None else Path(self.task).stem
         return slug(f"{called}-{self.what}-{short_name(self.model)}")
 
     def measure(self, run: AnalysisRun) -> PatchingMap:
@@ -80,8 +79,7 @@ class PatchActivations(PatchingConfig, OverDevices, Seeded, Threaded, RunsModel,
             )
 
     def _make_task(self, model: HookedModel) -> "Task":
-        from interp.circuits.tasks import pair_task
-        from workbench.opening import open_task
+        from interp.circuits.tasks import open_task, pair_task
 
         if self.task is None:
             return pair_task(model, self.clean or "", self.corrupt or "", self.answer or "", self.wrong, chat=self.chat)

@@ -12,7 +12,9 @@ from interp.errors import ConfigError, MismatchError, PromptError, UsageError, W
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
 from interp.tracing.graph import AttributionGraph, Flow, GraphSettings, TraceConfig
+from saes.acts.run import Run
 from saes.attribution.config import AttributionConfig
+from saes.features.schema import known_features
 from workbench.analysis import AnalysisRun, Resumable
 from workbench.terminal import (
     AppliesDictionary,
@@ -187,7 +189,7 @@ class TracePrompt(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable
             if labels is not None:
                 run.made_from(labels.about)
                 graph = labels.named(graph)
-            if (lens := run.jacobian_lens(settings.weight_hash)) is not None:
+            if (lens := run.jacobian_lens(settings.model)) is not None:
                 graph = with_raised_words(graph, system, lens)
             for line in named_lines(run.workspace, graph):
                 say(line)
@@ -284,18 +286,12 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
             raise ConfigError(f"top must be at least 1, got {self.top}")
 
     def run(self) -> None:
+        from interp.models.adapter import unseen_positions
         from saes.attribution.attribution import attribute, exact_effects
-        from workbench.opening import feature_table, open_saes, unseen_positions
 
-        workspace = self.open_workspace()
         self.use_threads()
-        model, saes = open_saes(
-            workspace,
-            self.saes,
-            model=self.model,
-            allow_other_weights=self.allow_other_weights,
-            device=self.use_device(),
-        )
+        run = Run(self.open_workspace(), device=self.use_device)
+        model, saes = run.saes(self.saes, self.model, allow_other_weights=self.allow_other_weights)
         prompts = self._prompts(model)
         first = unseen_positions(model)
         config = settings_of(self, AttributionConfig, first=first)
@@ -303,7 +299,7 @@ class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, Run
         names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
         for attribution in attributions:
             name = names[id(attribution.site.sae)]
-            labels = {feature: row["label"] for feature, row in feature_table(workspace, name).items()}
+            labels = {number: known.label for number, known in known_features(run.workspace, name).items()}
             features = [feature for feature, _ in attribution.top(self.top)]
             alone = exact_effects(model, attribution.site.sae, prompts, features, config).tolist()
             measured = dict(zip(features, alone, strict=True))

@@ -40,7 +40,7 @@ class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
         model, digest = run.model(self.model), run.weight_hash(self.model)
         settings = settings_of(self, RouteSettings, weight_hash=digest)
         reading = question_run(model, settings)
-        reader = LostWords.of(model, run.jacobian_lens(digest))
+        reader = LostWords.of(model, run.jacobian_lens(self.model))
         done, total, answers = 0, price(reading), list[Routes]()
         with run.progress("cutting edges", "tokens") as progress:
 

@@ -1,9 +1,11 @@
-"""Models, dictionaries, lenses and readings of a workspace, each loaded at first use: acts are measured with them.
+"""A run: what acts and analyses open of a workspace, each model, dictionary, lens and reading loaded at first use.
 
 Models are bounded by their total memory, dictionaries and lenses by their number; the least recently used go first. The
 latest readings of prompts stay in memory, so that views of a prompt need no other pass.
 
-    Steer(features="demo", feature=4398, text="I went to").measure(Session(workspace))
+    Steer(features="demo", feature=4398, text="I went to").measure(Run(workspace))
+
+An unknown name raises `UnknownNameError` with the nearest ones, other weights raise `MismatchError`.
 """
 
 import contextlib
@@ -12,16 +14,19 @@ import functools
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from interp.acts import Price
-from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.artifacts import Artefact, Manifest
+from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.progress import duration
 from interp.workspace import Workspace
-from saes.features.schema import Features, check_described
+from saes.features.schema import NEURONS, Features, check_described
+from saes.training.stored import StoredSAE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from interp.interventions.site import DictionarySite
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
+    from interp.recording.store import Recording
     from interp.routes.carried import LostWords
     from interp.tracing.graph import AttributionGraph
     from saes.acts._reading import PromptReading
@@ -48,6 +54,7 @@ _DICTIONARIES = 4
 """Most recently used dictionaries and lenses that stay in memory."""
 
 
+A = TypeVar("A", bound=Artefact)
 M = TypeVar("M", bound=Callable[..., Any])
 
 
@@ -112,17 +119,73 @@ class TokenPace:
         return price if pace is None else dataclasses.replace(price, seconds=price.total * pace)
 
 
-class Session:
-    """The models and dictionaries of a workspace, each loaded at first use and kept in memory, for one act at a time.
+@dataclass(frozen=True, kw_only=True)
+class ChosenDictionary:
+    """An SAE of the workspace or the neurons of a layer, with the recording whose activations it encodes."""
 
-    Above `memory` bytes in total, the least recently used models are dropped; the one in use stays. A server reads the
-    models of its artefacts alone; with `any_model`, for scripts, every spec is loaded.
+    run: "Run"
+    source: str
+    recording: "Recording"
+
+    @property
+    def is_neurons(self) -> bool:
+        """True for the neurons of a layer, False for an SAE."""
+        return self.source.startswith(NEURONS)
+
+    @property
+    def name(self) -> str:
+        """Name of the SAE, or the hook point of the neurons."""
+        return self.source.removeprefix(NEURONS)
+
+    @property
+    def full_name(self) -> str:
+        """Name with its kind, `sae:NAME` or `neurons:HOOK_POINT`, as manifests store it."""
+        return self.source if self.is_neurons else f"sae:{self.source}"
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """Parents for a manifest: the SAE with its content hash; none for neurons, which belong to the model."""
+        return {key: digest for key, digest in self.run.parents.items() if key == f"saes/{self.name}"}
+
+    def load(self, model: HookedModel, *, allow_other_weights: bool = False) -> "Dictionary":
+        """Return the dictionary. Raises `MismatchError` when an SAE belongs to other weights."""
+        if self.is_neurons:
+            from saes.features.sources import neurons_of
+
+            return neurons_of(model, self.recording.check_hook_point(self.name))
+        return self.load_sae(allow_other_weights=allow_other_weights)
+
+    def load_sae(self, *, allow_other_weights: bool = False) -> "SAE":
+        """Return the SAE. Raises `MismatchError` when the recording comes from other weights."""
+        from saes.weights.folder import check_model
+
+        sae = self.run.sae(self.name)
+        check_model(sae, self.recording.weight_hash, allow_other_weights=allow_other_weights)
+        return sae
+
+
+class Run:
+    """What is opened of a workspace: models and dictionaries, loaded at first use and kept, for one act at a time.
+
+    Above `memory` bytes in total, the least recently used models are dropped; the one in use stays. A server's run
+    takes the models of its artefacts alone (`known_only`): an address must not make it load another one. `device` is
+    asked when the device is first needed.
     """
 
-    def __init__(self, workspace: Workspace, memory: int | None = None, *, any_model: bool = False):
+    def __init__(
+        self,
+        workspace: Workspace,
+        memory: int | None = None,
+        *,
+        known_only: bool = False,
+        device: Callable[[], str | None] = lambda: None,
+    ):
         self.workspace = workspace
+        self.parents: dict[str, str] = {}
+        """Hash of everything that was opened, by key: the parents of what is made from it."""
         self._memory = half_of_memory() if memory is None else memory
-        self._any_model = any_model
+        self._known_only = known_only
+        self._pick_device = device
         self.state = "cold"
         """`cold` (nothing loaded), `loading` or `ready`."""
         self._models: dict[str, HookedModel] = {}
@@ -131,6 +194,11 @@ class Session:
         self._readings: dict[tuple[str, str, bool, str | None], PromptReading] = {}
         self._check: Callable[[str], None] = lambda stage: None
         self._pace = TokenPace()
+
+    @functools.cached_property
+    def device(self) -> str | None:
+        """Device of models, and of the dictionaries applied to them; None takes the fastest for a model."""
+        return self._pick_device()
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[str], None]) -> Iterator[None]:
@@ -153,26 +221,71 @@ class Session:
         """Return a price with its seconds, at the pace of the last answer with such passes of its model."""
         return self._pace.of(price)
 
+    # Artefacts and recordings
+
+    def open(self, form: type[A], name: str) -> A:
+        """Return an artefact of the workspace; it becomes a parent."""
+        artefact = self.workspace.open(form, name)
+        self.made_from(artefact.about)
+        return artefact
+
+    def manifest(self, kind: str, name: str) -> Manifest:
+        """Return the manifest of an artefact of the workspace; it becomes a parent."""
+        return self.made_from(self.workspace.manifest(kind, name))
+
+    def made_from(self, manifest: Manifest) -> Manifest:
+        """Add an artefact to the parents."""
+        self.parents[manifest.key] = manifest.content_hash
+        return manifest
+
+    def recording(self, name: str) -> "Recording":
+        """Return a recording, stored or live (its model runs on the device); it becomes a parent."""
+        from interp.recording.live import open_recording
+
+        self.manifest("recording", name)
+        return open_recording(self.workspace.path("recording", name), device=self.device)
+
+    def recorded_model(self, recording: "Recording") -> HookedModel:
+        """Return the model that a recording came from. Raises `MismatchError` where it has other weights now."""
+        model = self.model(recording.model)
+        if self.weight_hash(recording.model) != recording.weight_hash:
+            raise MismatchError(
+                f"{recording.model!r} now has other weights than when {recording.key} was recorded; record it again"
+            )
+        return model
+
     # Models and prompts
 
-    def model(self, spec: str) -> HookedModel:
-        """Return a model. Raises `UnknownNameError` for one that the workspace does not name, unless any may be read:
-        an address must not make the server load another one."""
+    def model(self, spec: str, *, dtype: str | None = None) -> HookedModel:
+        """Return a model, which becomes a parent.
+
+        Raises `UnknownNameError` for one that the workspace does not name, where only those may be loaded.
+        """
         if spec in self._models:
             self._models[spec] = self._models.pop(spec)  # the last is the one used last
         else:
-            known = models_to_read(self.workspace)
-            if spec not in known and not self._any_model:
+            if self._known_only and spec not in (known := models_to_read(self.workspace)):
                 raise UnknownNameError("model of this workspace", spec, known)
+            from interp.models.adapter import weight_hash
             from interp.models.loading import load_model
 
             self.state = "loading"
             try:
-                self._models[spec] = load_model(spec)
+                self._models[spec] = load_model(spec, dtype=dtype, device=self.device)
+                self.parents[f"model:{spec}"] = weight_hash(self._models[spec])
+                self.examine(self._models[spec])
             finally:
                 self.state = "ready" if self._models else "cold"
         self._drop()
         return self._models[spec]
+
+    def examine(self, model: HookedModel) -> None:
+        """Examine a model that was just loaded, where a run does so."""
+
+    def weight_hash(self, spec: str) -> str:
+        """Return the hash of the weights of a model."""
+        self.model(spec)
+        return self.parents[f"model:{spec}"]
 
     @property
     def models(self) -> list[str]:
@@ -205,7 +318,7 @@ class Session:
 
         self.check("reading the prompt")
         model, tokens = self.prompt(text, spec, chat)
-        dictionary = self.dictionary(spec, features) if features else None
+        dictionary = self.described_dictionary(features, spec) if features else None
         started = time.perf_counter()
         reading = read(model, spec, tokens, dictionary, self.lens_choices(spec), self.check)
         reading.result = dataclasses.replace(reading.result, seconds=time.perf_counter() - started)
@@ -230,11 +343,14 @@ class Session:
         return self._keep((spec, f"{kind} {lens.about.content_hash}"), lambda: lens)
 
     def jacobian_lens(self, spec: str) -> "JacobianLens | None":
-        """Return the newest Jacobian lens of these weights in the workspace, or None."""
+        """Return the newest Jacobian lens of a model's weights, which becomes a parent; None without one."""
         from interp.lenses.jacobian_lens import JacobianLens
+        from interp.lenses.lens import newest_lens
 
-        lens = self._lenses(spec).get("jacobian")
-        return lens if isinstance(lens, JacobianLens) else None
+        lens = newest_lens(self.workspace, JacobianLens, self.weight_hash(spec))
+        if lens is not None:
+            self.made_from(lens.about)
+        return lens
 
     def lens_choices(self, spec: str) -> list[tuple[str, str]]:
         """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""
@@ -263,30 +379,81 @@ class Session:
     def _lenses(self, spec: str) -> "dict[str, Lens]":
         """Return the lenses of these weights in the workspace by kind, the best on held-out text first."""
         from interp.lenses.logit_lens import lenses_of
-        from interp.models.adapter import weight_hash
 
-        return lenses_of(self.workspace, weight_hash(self.model(spec)))
+        return lenses_of(self.workspace, self.weight_hash(spec))
 
     # Dictionaries and features
 
-    def described(self, features: str) -> Features:
-        """Return a features artefact."""
-        return self.workspace.open(Features, features)
+    def sae(self, name: str) -> "SAE":
+        """Return an SAE of the workspace, which becomes a parent: on the CPU where no device was asked for.
 
-    def dictionary(self, spec: str, features: str) -> "Dictionary":
-        """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
-        described = self.described(features)
-        check_described(self.workspace, described)
-        key = (spec, described.about.content_hash)
-        return self._keep(key, lambda: self._open_dictionary(self.model(spec), described))
+        On mps it stays on the CPU too, since operations of the sparse step are missing there.
+        """
+        from saes.weights.folder import load_sae
 
-    def sae(self, spec: str, features: str) -> "SAE":
-        """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
+        self.manifest("sae", name)
+        sae = load_sae(self.workspace.path("sae", name))
+        return sae if self.device in (None, "cpu", "mps") else sae.to(self.device)
+
+    def saes(
+        self, names: Sequence[str], model: str | None = None, *, allow_other_weights: bool = False
+    ) -> "tuple[HookedModel, list[SAE]]":
+        """Return the model that some SAEs belong to, and the SAEs on its device.
+
+        Raises `ConfigError` (none named, or no model known).
+        """
+        from saes.weights.folder import check_model
+
+        if not names:
+            raise ConfigError("no SAE was named; give the name of one or more SAEs of the workspace")
+        saes = [self.sae(name) for name in names]
+        spec = model or next((sae.metadata.model for sae in saes if sae.metadata.model), "")
+        if not spec:
+            raise ConfigError(f"{names[0]} does not say which model it belongs to; add --model NAME")
+        loaded = self.model(spec)
+        for sae in saes:
+            check_model(sae, self.weight_hash(spec), allow_other_weights=allow_other_weights)
+        return loaded, [sae.to(loaded.cfg.device) for sae in saes]
+
+    def dictionary(self, source: str, recording: str | None) -> ChosenDictionary:
+        """Return an SAE, or the neurons of a layer (`neurons:HOOK_POINT`), with a recording: by default the SAE's own.
+
+        Raises `ConfigError` where no recording is named and none belongs to the dictionary.
+        """
+        if source.startswith(NEURONS):
+            if recording is None:
+                raise ConfigError(f"{source} needs a recording to read activations from; add --recording NAME")
+        else:
+            recording = recording or self.open(StoredSAE, source).recording
+            if recording is None:
+                raise ConfigError(f"{source} was imported and has no recording of its own; add --recording NAME")
+            self.manifest("sae", source)
+        return ChosenDictionary(run=self, source=source, recording=self.recording(recording))
+
+    def described_dictionary(self, name: str, spec: str = "", *, allow_other_weights: bool = False) -> "Dictionary":
+        """Return the SAE or the neurons that features describe, kept in memory with their model, or with `spec`.
+
+        Raises `MismatchError` where the SAE was made again, or the model has other weights than it was described on.
+        """
+        features = self.open(Features, name)
+        check_described(self.workspace, features)
+        spec = spec or features.settings.model
+        digest = self.weight_hash(spec)
+        if not allow_other_weights and (described := features.about.parents.get(f"model:{spec}", digest)) != digest:
+            raise MismatchError(
+                f"{features.name} was described on {features.settings.model} with the weights {described[:12]}, "
+                f"{spec} has {digest[:12]}; run `workbench features {features.sae or features.dictionary}` again"
+            )
+        key = (spec, features.about.content_hash)
+        return self._keep(key, lambda: self._open_dictionary(spec, features, allow_other_weights))
+
+    def described_sae(self, name: str, spec: str = "") -> "SAE":
+        """Return the SAE that features describe. Raises `ConfigError` for neurons."""
         from saes.kinds.base import SAE
 
-        dictionary = self.dictionary(spec, features)
+        dictionary = self.described_dictionary(name, spec)
         if not isinstance(dictionary, SAE):
-            raise ConfigError(f"this needs the features of an SAE, which {features} are not; choose another dictionary")
+            raise ConfigError(f"this needs the features of an SAE, which {name} are not; choose another dictionary")
         return dictionary
 
     def feature(self, features: str, feature: int, model: HookedModel) -> "tuple[DictionarySite, FeatureCase]":
@@ -294,7 +461,7 @@ class Session:
         from interp.interventions.site import DictionarySite
         from saes.features.case import ProofConfig, read_case
 
-        dictionary = self.dictionary(self.described(features).settings.model, features)
+        dictionary = self.described_dictionary(features)
         site = DictionarySite.of(model, dictionary)
         return site, read_case(self.workspace.path("features", features), feature, ProofConfig(after=AFTER))
 
@@ -347,14 +514,18 @@ class Session:
             self._kept.pop(next(iter(self._kept)))
         return self._kept[key]
 
-    def _open_dictionary(self, model: HookedModel, features: Features) -> "Dictionary":
+    def _open_dictionary(self, spec: str, features: Features, allow: bool) -> "Dictionary":
+        model = self.model(spec)
         if not features.sae:
             from saes.sets.set import open_described
 
-            return open_described(self.workspace, features.dictionary, model, sign=features.settings.sign)[0]
-        from interp.models.adapter import weight_hash
-        from saes.weights.folder import check_model, load_sae
+            dictionary, parents = open_described(
+                self.workspace, features.dictionary, model, sign=features.settings.sign, allow_other_weights=allow
+            )
+            self.parents |= parents
+            return dictionary
+        from saes.weights.folder import check_model
 
-        sae = load_sae(self.workspace.path("sae", features.sae))
-        check_model(sae, weight_hash(model))
+        sae = self.sae(features.sae)
+        check_model(sae, self.weight_hash(spec), allow_other_weights=allow)
         return sae.to(model.cfg.device)

@@ -1,4 +1,4 @@
-"""A session puts dictionaries where the model is, and prices an answer by the pace of others like it."""
+"""A run puts dictionaries where the model is, and prices an answer by the pace of others like it."""
 
 from dataclasses import replace
 
@@ -16,9 +16,8 @@ from interp.errors import MismatchError
 from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.workspace import Workspace
-from saes.acts import session
 from saes.acts.monitors import RunMonitor
-from saes.acts.session import Session, TokenPace
+from saes.acts.run import Run, TokenPace
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 
@@ -42,12 +41,12 @@ def workspace(tmp_path) -> Workspace:
 
 
 def test_a_dictionary_is_where_the_model_is(workspace, monkeypatch):
-    here, x = Session(workspace, any_model=True).sae(MODEL, "demo"), torch.randn(5, 64)
+    here, x = Run(workspace).described_sae("demo"), torch.randn(5, 64)
     assert str(here.device) == "cpu"
     monkeypatch.setattr("interp.models.loading.pick_device", lambda *_, **__: str(DEVICE))
     with other_device() as device:
-        run = Session(workspace, any_model=True)
-        there = run.sae(MODEL, "demo")
+        run = Run(workspace)
+        there = run.described_sae("demo")
         assert there.device == next(run.model(MODEL).parameters()).device == DEVICE
         acts = there.encode(x.to(device)).cpu()
     assert torch.allclose(acts, here.encode(x), atol=1e-5)
@@ -57,7 +56,7 @@ def test_a_monitor_scores_the_residual_stream_of_its_own_weights(workspace):
     model = load_model(MODEL)
     made = replace(monitor(MODEL, weight_hash(model)), weights=np.ones(model.cfg.d_model))
     made = replace(made, settings=replace(made.settings, hook_point=HOOK))
-    run = Session(workspace, any_model=True)
+    run = Run(workspace)
     save_artefact(made, workspace.path("monitor", "mine"))
     save_artefact(monitor(MODEL, "0" * 64), workspace.path("monitor", "other"))
     watched = RunMonitor(monitor="mine", text="one").measure(run)
@@ -70,7 +69,7 @@ def test_a_monitor_scores_the_residual_stream_of_its_own_weights(workspace):
 def test_each_model_and_kind_of_pass_has_its_own_pace(monkeypatch):
     """Ten tokens take 1 s in one model, 4 s in the other, and 20 s with gradients: no price is that of another."""
     clock = [0.0]
-    monkeypatch.setattr(session.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("saes.acts.run.time.perf_counter", lambda: clock[0])
     pace, seen = TokenPace(), []
     small, large, backward = (
         Price({"the feature": 1, "random directions": 4}, 10, model, passes)
