@@ -46,6 +46,7 @@ Foundations, without any analysis:
 - `nulls`       kinds of null, their counts by level, p-values, Holm's correction, words of a verdict
 - `acts`        the base of acts: a question to a model, as a value
 - `results`     the base of results: table, data frame
+- `view`        what a result says of itself, in blocks
 - `notes`       stars, names, texts, lists and recipes of a workspace, in one JSON file
 - `dictionary`  the protocol of a dictionary of features
 - `forms`       JSON checked against a class

@@ -31,6 +31,7 @@ from interp.artifacts import Artefact, DocumentField
 from interp.errors import MissingError
 from interp.forms import Measured, matches
 from interp.results import Record
+from interp.view import Facts, View
 
 FORMAT: Literal["workbench-claim"] = "workbench-claim"
 MAX_TEXT, MAX_VARIATIONS = 400, 64
@@ -182,25 +183,13 @@ class Claim(Artefact, kind="claim", made_by="check"):
         """The verdict by `RULE`."""
         return verdict_of(self.variations)
 
-    def headline(self) -> str:
-        """Return the verdict, with the number of variations that support it."""
-        return headline_of(self.outcome, self.variations)
-
-    def to_records(self) -> list[Record]:
-        """Return one row per variation: `changed, value, low, high, null, outcome, seconds`."""
-        return [dict(vars(row)) for row in self.variations]
-
-    def shown(self) -> list[Record]:
-        """Return the variations."""
-        return self.to_records()
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return what is claimed, what was tested, what would refute it, and the worst case, each in a sentence."""
+    def view(self) -> View:
+        yield headline_of(self.outcome, self.variations)
         stated, rows = self.stated, self.variations
         worst, counts = min(rows, key=lambda row: row.margin), Counter(row.outcome for row in rows)
         other = [("the file says", said)] if (said := self.settings.sentence) != stated.sentence else []
         carried = [("its own texts", ", ".join(self.texts))] if self.texts else []
-        return [
+        yield Facts(
             ("claim", stated.sentence),
             *other,
             ("measured", f"{stated.formula} ({stated.unit})"),
@@ -214,13 +203,15 @@ class Claim(Artefact, kind="claim", made_by="check"):
                 f"{counts['undecided']} are undecided.",
             ),
             ("worst variation", f"{worst.changed}: {_numbers(worst)}"),
-        ]
+        )
+        if self.changed_inputs:
+            yield f"other inputs than in the file: {', '.join(self.changed_inputs)}"
+        yield from [f"{row.changed}: {_numbers(row)}: {row.outcome}" for row in self.variations]
+        yield from [*self.against_file(), *self.kinds_of_validity()]
 
-    def details(self) -> list[str]:
-        """Return what differs from the file, and every variation."""
-        lines = [f"other inputs than in the file: {', '.join(self.changed_inputs)}"] if self.changed_inputs else []
-        lines += [f"{row.changed}: {_numbers(row)}: {row.outcome}" for row in self.variations]
-        return [*lines, *self.against_file(), *self.kinds_of_validity()]
+    def to_records(self) -> list[Record]:
+        """Return one row per variation: `changed, value, low, high, null, outcome, seconds`."""
+        return [dict(vars(row)) for row in self.variations]
 
     def kinds_of_validity(self) -> list[str]:
         """Return what was tested of each kind of validity, in the terms of Tower 2026, and what was not."""

@@ -4,8 +4,8 @@
     print(scores)             # the strongest heads of each kind
     scores.to_frame()         # every head and kind, as a pandas data frame
 
-A class of results defines its rows (`to_records`), the rows to print (`shown`) and one line about the whole
-(`headline`); everything else is inherited. Torch-free; pandas is imported only for a data frame.
+A class of results defines its rows (`to_records`) and what it says of itself (`view`, see `interp.view`); everything
+else is inherited. Torch-free; pandas is imported only for a data frame.
 """
 
 import html
@@ -15,18 +15,16 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from interp.statistics import Interval
+from interp.view import Finding, Record, Rows, View, blocks_of, facts_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from _typeshed import DataclassInstance
-
-Record = dict[str, Any]
-"""One row: column -> number, text, bool, or None for a value that was not measured."""
 
 ROWS, WIDTH, CELL = 12, 110, 36
 """Largest number of rows and of characters per line of a printed table, and of characters per cell."""
@@ -52,14 +50,31 @@ class Result:
                 record |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
         return [record]
 
-    def headline(self) -> str:
-        """Return one line about the whole. By default the name of the class, in words."""
+    def view(self) -> View:
+        """Yield what the result says of itself, its sentence first; by default the name of the class, in words."""
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__)
-        return words[0] + words[1:].lower()
+        yield words[0] + words[1:].lower()
 
-    def shown(self) -> list[Record]:
-        """Return the rows to print, the most informative first. By default all rows."""
-        return self.to_records()
+    def headline(self) -> str:
+        """Return the sentence of the view: one line about the whole."""
+        return str(next(self.view()))
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the few numbers that are asked for first, as (name, value)."""
+        return facts_of(self.view())
+
+    def details(self) -> list[str]:
+        """Return the lines under the sentence."""
+        return blocks_of(self.view(), str)
+
+    def findings(self) -> list[Finding]:
+        """Return what was found beyond its null."""
+        return blocks_of(self.view(), Finding)
+
+    def shown(self) -> Sequence[Record]:
+        """Return the rows to print, the most informative first: those of the view, or all."""
+        chosen = blocks_of(self.view(), Rows)
+        return chosen[0].records() if chosen else self.to_records()
 
     def to_frame(self) -> "pd.DataFrame":
         """Return all rows as a pandas data frame, one column per key of `to_records`."""

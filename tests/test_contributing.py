@@ -476,9 +476,8 @@ class Lengths(Artefact, kind="lengths"):
     longest: float
     norms: Annotated[Float64[np.ndarray, " d_vocab"], ARRAY]
 
-    def headline(self) -> str:
-        """Return one line: the longest direction."""
-        return f"The longest direction of {self.settings.model} has norm {self.longest:.3g}"
+    def view(self) -> View:
+        yield f"The longest direction of {self.settings.model} has norm {self.longest:.3g}"
 
 
 ''',

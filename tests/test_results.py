@@ -25,9 +25,12 @@ from interp.circuits.text_kinds import TEXT_KINDS
 from interp.circuits.worst_case import AttackConfig
 from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
+from interp.nulls import NullComparison
 from interp.results import Result, table_lines
 from interp.tracing.returning import Returning
 from interp.workspace import Workspace
+from saes.acts.features import SteeringVerdict
+from saes.acts.heads import AblatedHead
 from saes.features.search import FeatureHits, Hit
 from tests.interp.circuit_tasks import planted_circuit
 from workbench.demo import DATA
@@ -163,10 +166,19 @@ CASES = {
     "monitor": Case(make_monitor.monitor, "name split auroc caught ...", figure=True),
     "worst case": Case(lambda: attacked(), "ablation wording what n_removed left low high lost", figure=True),
     "claim": Case(lambda: claimed(), "changed value low high null outcome seconds", figure=True),
+    "ablated head": Case(lambda: AblatedHead("L0H1", beside_random(0.3), [0.4, 0.2], ["red", "blue"]), "head"),
+    "verdict of steering": Case(
+        lambda: SteeringVerdict(3, 0.5, 2.0, ["red"], beside_random(0.5), beside_random(0.7)),
+        "feature strength amount",
+    ),
     **GEOMETRY,
     **DICTIONARIES,
     **OTHERS,
 }  # fmt: skip
+
+
+def beside_random(value):
+    return NullComparison(value, {"random heads": [0.1] * 19})
 
 
 def attacked():
@@ -233,6 +245,12 @@ def classes_of_results(base: type = Result) -> set[type]:
         concrete = own and not base_of_kinds and not inspect.isabstract(each)
         found |= classes_of_results(each) | ({each} if concrete else set())
     return found
+
+
+def test_a_result_says_itself_in_its_view_alone():
+    readers = {"headline", "facts", "details", "shown"}
+    said_twice = {each.__name__: own for each in classes_of_results() if (own := readers & vars(each).keys())}
+    assert said_twice == {}, "yield it in `view()`"
 
 
 def test_every_class_of_results_has_a_case():

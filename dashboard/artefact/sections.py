@@ -19,7 +19,6 @@ from interp.artifacts.tables import schema_of
 from interp.cache import size_text
 from interp.claims import Claim, OwnText
 from interp.errors import program
-from interp.nulls import BEYOND
 from interp.workspace import Workspace
 
 CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
@@ -52,9 +51,9 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
     ]
     layout = layout_of(type(value))
     documents, tables = ([name for name, part in layout.items() if part.place == place] for place in PLACES)
-    looks = type(value).findings is not Artefact.findings
+    found = attempt(lambda: _findings(value))
     return [
-        *([panel("Findings", attempt(lambda: _findings(value)))] if looks else []),
+        *([] if found is None else [panel("Findings", found)]),
         *(
             html.Div([panel(title, attempt(body)) for title, body in pair.items()], className="wb-two wb-even")
             for pair in pairs
@@ -64,13 +63,13 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
     ]
 
 
-def _findings(value: Artefact) -> html.Div | html.P:
-    """Return what was found beyond its null, each value next to it."""
+def _findings(value: Artefact) -> html.Div | None:
+    """Return what was found beyond its null, each value next to it; None where nothing was."""
     rows = [
         {"finding": visible(claim.sentence, 400), "value": claim.value, "null": claim.null, "measured": claim.about}
         for claim in value.findings()
     ]
-    return records_table(rows, limit=MOST_ROWS) if rows else html.P(f"Nothing {BEYOND}.", className="wb-none")
+    return records_table(rows, limit=MOST_ROWS) if rows else None
 
 
 def _document(value: Artefact, name: str) -> html.Div | html.P | html.Table:

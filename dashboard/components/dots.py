@@ -4,7 +4,7 @@ from dash import html
 
 from dashboard.components.frame import Part, attrs
 from dashboard.figures.theme import visible
-from interp.artifacts import Dots
+from interp.view import Dots
 
 MARGIN, NAMED = 8.0, 14.0
 """Per cent of the picture around the points; above and below them where axes are named there."""

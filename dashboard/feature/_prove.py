@@ -252,7 +252,9 @@ def answering(act: type[Act[Run, Any]], answer: Callable[[Any], Any], *fields: s
 
 def verdict_answer(judged: SteeringVerdict) -> list[html.P]:
     """Return the verdict on steering: its words in one line, the size of the shift in another."""
-    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in judged.lines]
+    return [
+        html.P(visible(line, 600), className="wb-note", dir="auto") for line in (judged.headline(), *judged.details())
+    ]
 
 
 def text_answer(firings: TextFirings) -> html.Div:

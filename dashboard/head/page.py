@@ -173,7 +173,7 @@ def prove(_: int | None, state: dict[str, str]) -> Children:
 
     def body() -> Children:
         answer = current().live.ask(AblateHead(heads=state["name"], head=state["head"], nulls="standard"))
-        return [html.P(answer.headline()), html.P(answer.details(), className="wb-note")]
+        return [html.P(answer.headline()), *(html.P(line, className="wb-note") for line in answer.details())]
 
     return attempt(body)
 

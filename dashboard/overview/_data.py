@@ -66,7 +66,7 @@ def card(workspace: Workspace, manifest: Manifest) -> Card:
         value = workspace.value(manifest)
         sentence, facts, href = value.headline(), value.facts(), page_of(value.href)
     except CorruptError as error:
-        sentence, facts, href = as_typed(str(error)), [], page_of(address_of(manifest.key))
+        sentence, facts, href = as_typed(str(error)), (), page_of(address_of(manifest.key))
     return Card(
         kind=manifest.kind,
         name=manifest.name,

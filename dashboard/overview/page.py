@@ -36,12 +36,13 @@ from dashboard.figures.theme import visible
 from dashboard.overview._ask import asking, register_asking
 from dashboard.overview._data import Card, Overview, overview
 from dashboard.sources import PageSources, current
-from interp.artifacts import KINDS, Finding, hash_json
+from interp.artifacts import KINDS, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.doctor.certificate import Certificate
 from interp.errors import WorkbenchError, as_typed, program
 from interp.models.short_name import short_name
 from interp.registry import kind_in
+from interp.view import Finding
 from interp.workspace import NOT_OF_THIS_VERSION, Broken, Partial, Workspace, outdated
 from saes.features.schema import NO_LABEL, Features
 

@@ -12,8 +12,6 @@ from interp.artifacts.artefact import (
     ARRAYS,
     Artefact,
     DocumentField,
-    Dots,
-    Finding,
     address_of,
     open_artefact,
     save_artefact,

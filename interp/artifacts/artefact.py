@@ -17,7 +17,7 @@ Torch-free.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -34,7 +34,7 @@ from typing import (
     get_origin,
     get_type_hints,
 )
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import numpy as np
 
@@ -46,6 +46,7 @@ from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchErro
 from interp.forms import EDITED, from_json
 from interp.registry import check_kind
 from interp.results import Result
+from interp.view import Finding
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -67,65 +68,6 @@ class _Array:
 
 
 ARRAY = _Array()
-
-
-@dataclass(frozen=True)
-class Dots:
-    """A small picture: points in a plane, with their texts."""
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    texts: tuple[str, ...] = ()
-    """Text of each point; none where they would not fit."""
-    across: str = ""
-    """Label of the x axis; empty for a plane without units."""
-    up: str = ""
-    alike: bool = False
-    """Both axes have the same units, as a plane has."""
-    null: int = 0
-    """Number of points at the end that belong to the null, drawn grey."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """A measured value next to its null, with a sentence, for the overview."""
-
-    kind: str
-    """Findings of one kind compete with each other: `circuit`, `head`, `concept` ..."""
-    title: str
-    sentence: str
-    """One sentence with the measured value; `more` goes with it where there is room."""
-    value: float
-    null: float
-    about: str
-    """Names of the two numbers, as `measured; null: description`."""
-    proof: str
-    """Text of the link to the proof."""
-    href: str
-    """Address of the page with these numbers."""
-    feature: tuple[str, int] | None = None
-    """Feature whose strongest example is shown with it: features artefact, or dictionary (`sae:demo`), and number."""
-    example: dict[str, Any] | None = None
-    """`tokens, activations, peak` of a text to show with it; activations may be all 0."""
-    more: str = ""
-    dots: Dots | None = None
-    """Picture of it; likewise `grid`."""
-    grid: tuple[tuple[float, ...], ...] = ()
-    """Values from 0 to 1 of each layer, for a picture with a cell for each head."""
-    in_circuit: bool = False
-    """True where an induction circuit of the same model shows the same with a causal proof."""
-
-    @property
-    def strength(self) -> float:
-        """Share of the value beyond the null, at most 1."""
-        return 1 - max(self.null, 0.0) / self.value if self.value > 0 else 0.0
-
-    @property
-    def picture(self) -> str:
-        """Name of the look of its picture; empty without one."""
-        if self.dots is not None:
-            return "named dots" if self.dots.texts else "dots along axes" if self.dots.across else "dots in a plane"
-        return "grid" if self.grid else "text" if self.feature or self.example else ""
 
 
 class Artefact(Result):
@@ -185,17 +127,9 @@ class Artefact(Result):
         """Address of the page of an artefact; the dashboard leads it to a page of the kind's own where there is one."""
         return address_of(self.key)
 
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the few numbers that are asked for first, as (name, value). By default none."""
-        return []
-
     def findings(self) -> list[Finding]:
-        """Return what was found beyond its null, for the overview. By default nothing."""
-        return []
-
-    def details(self) -> list[str]:
-        """Return the lines that the terminal prints under the headline. By default none."""
-        return []
+        """Return what was found beyond its null, with whole addresses. Raises `MissingError` before it is saved."""
+        return [replace(found, href=urljoin(self.href, found.href)) for found in super().findings()]
 
 
 def address_of(key: str) -> str:

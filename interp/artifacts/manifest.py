@@ -13,6 +13,7 @@ from interp.artifacts.files import FileSum, read_json, sha256_file
 from interp.errors import CorruptError, MissingError, SchemaError
 from interp.registry import KINDS
 from interp.results import Record, Result, flat
+from interp.view import View
 
 Raw = dict[str, Any]
 """A manifest as JSON."""
@@ -72,10 +73,9 @@ class Manifest(Result):
         record = {key: getattr(self, key) for key in ("kind", "name", "created", "seconds", "seed")}
         return [record | {"content_hash": self.content_hash[:12]} | flat(self.summary)]
 
-    def headline(self) -> str:
-        """Name the artefact and what it was made from."""
+    def view(self) -> View:
         made_of = f", made from {', '.join(self.parents)}" if self.parents else ""
-        return f"{self.kind} {self.name}{made_of}"
+        yield f"{self.kind} {self.name}{made_of}"
 
 
 def partial_path(folder: Path) -> Path:

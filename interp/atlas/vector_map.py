@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from interp.artifacts import Artefact, Dots, Finding, Measured, Table
+from interp.artifacts import Artefact, Measured, Table
 from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.options import BASIC
 from interp.results import Record, Result
+from interp.view import Dots, Facts, Finding, Rows, View
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -193,9 +194,8 @@ class Quality(Result):
     sample: int
     """points measured; neighbours and ranks are always over all points"""
 
-    def headline(self) -> str:
-        """State the number of points measured and the scale of the scores."""
-        return f"Quality of a map, {self.sample:,} points against all (1 is faithful; chance: 0.5, 0.5, about 0, 0.5)"
+    def view(self) -> View:
+        yield f"Quality of a map, {self.sample:,} points against all (1 is faithful; chance: 0.5, 0.5, about 0, 0.5)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,12 +321,45 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
         names = ("region", "level", "parent", "label", "size", "x", "y")
         return [{name: getattr(row, name) for name in names} for row in self.region_rows]
 
-    def shown(self) -> list[Record]:
-        """Return the largest regions of the level that suits a view of the whole map."""
-        rows = [row for row in self.to_records() if row["level"] == self.whole_map_level]
-        return sorted(rows, key=lambda row: -row["size"])[:12]
+    def view(self) -> View:
+        yield self._sentence()
+        level = self.whole_map_level
+        trust = [] if self.quality is None else [("trustworthiness", f"{self.quality.trustworthiness:.3g}")]
+        regions = 0 if level is None else self.regions_per_level[level]
+        yield Facts(("regions", f"{regions:,}"), *trust, ("source", self.settings.source))
+        levels = " / ".join(f"{n:,}" for n in self.regions_per_level) or "none"
+        cells = f"; cells {' / '.join(map(str, self.grids))} a side" if self.grids else ""
+        yield from [f"regions: {levels}{cells}", *self.notes]
+        for name, frame in zip(self.settings.frames, self.frame_quality, strict=True):
+            recall = "" if frame.quality is None else f", preserves {frame.quality.recall:.0%} of nearest neighbours"
+            moved = ""
+            if frame.moved is not None and frame.stayed is not None and self.moved_null is not None:
+                moved = (
+                    f"; moved {frame.moved:.2f} radii (of unchanged vectors: {self.moved_null.median:.2f}), "
+                    f"{frame.stayed:.0%} of neighbours stayed"
+                )
+            yield f"{name}{recall}{moved}"
+        yield Rows(self._rows)
+        naming = self.naming
+        if naming is None or naming.named <= max(1, naming.when_shuffled):
+            return
+        largest = max((row for row in self.region_rows if row.label), key=lambda row: (tells(row.label), row.size))
+        sentence = f"{self.naming_sentence()[:-1]}, such as “{' '.join(largest.label.split())[:60]}”."
+        yield Finding(
+            kind="map",
+            title="A map with named regions",
+            sentence=sentence,
+            value=naming.named,
+            null=naming.when_shuffled,
+            about="regions with a name; null: shuffled labels",
+            href=f"?{urlencode({'selection': f'region:{largest.region}'})}",
+            proof="Open the map",
+            dots=Dots(
+                x=tuple(row.x for row in self.region_rows), y=tuple(row.y for row in self.region_rows), alike=True
+            ),
+        )
 
-    def headline(self) -> str:
+    def _sentence(self) -> str:
         """Return the numbers of points and regions, and how far the map can be trusted."""
         what, n = "point" if self.item_kind == "index" else self.item_kind, sum(self.regions_per_level)
         size = f"{self.n_points:,} {what}s" + (f" in {n:,} region{'s' * (n > 1)}" if n else "")
@@ -336,29 +369,10 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
         kept = f"{self.quality.recall:.0%} of each point's 15 nearest neighbours"
         return f"{size}; the map preserves {kept} (by chance {chance:.2g}%)"
 
-    def details(self) -> list[str]:
-        """Return regions and cells by level, what the build noted, and a line for each of several maps: recall, and
-        how far points moved compared with unchanged vectors."""
-        levels = " / ".join(f"{n:,}" for n in self.regions_per_level) or "none"
-        cells = f"; cells {' / '.join(map(str, self.grids))} a side" if self.grids else ""
-        lines = [f"regions: {levels}{cells}", *self.notes]
-        for name, frame in zip(self.settings.frames, self.frame_quality, strict=True):
-            recall = "" if frame.quality is None else f", preserves {frame.quality.recall:.0%} of nearest neighbours"
-            moved = ""
-            if frame.moved is not None and frame.stayed is not None and self.moved_null is not None:
-                moved = (
-                    f"; moved {frame.moved:.2f} radii (of unchanged vectors: {self.moved_null.median:.2f}), "
-                    f"{frame.stayed:.0%} of neighbours stayed"
-                )
-            lines.append(f"{name}{recall}{moved}")
-        return lines
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of regions of the whole map, its trustworthiness and its source."""
-        level = self.whole_map_level
-        trust = [] if self.quality is None else [("trustworthiness", f"{self.quality.trustworthiness:.3g}")]
-        regions = 0 if level is None else self.regions_per_level[level]
-        return [("regions", f"{regions:,}"), *trust, ("source", self.settings.source)]
+    def _rows(self) -> list[Record]:
+        """Return the largest regions of the level that suits a view of the whole map."""
+        rows = [row for row in self.to_records() if row["level"] == self.whole_map_level]
+        return sorted(rows, key=lambda row: -row["size"])[:12]
 
     def naming_sentence(self) -> str:
         """Return how many points of the whole map lie in regions with a name, and the number of names; "" for none."""
@@ -371,29 +385,6 @@ class VectorMap(Artefact, kind="atlas", title="Map"):
         if n and inside < 0.5:
             return f"Most {what} lie in unnamed regions; {n:,} small ones have names."
         return f"{n:,} of {named:,} regions have names; {inside:.0%} of the {what} lie in them."
-
-    def findings(self) -> list[Finding]:
-        """Return the map where more of its regions have a name than with shuffled labels."""
-        naming = self.naming
-        if naming is None or naming.named <= max(1, naming.when_shuffled):
-            return []
-        largest = max((row for row in self.region_rows if row.label), key=lambda row: (tells(row.label), row.size))
-        sentence = f"{self.naming_sentence()[:-1]}, such as “{' '.join(largest.label.split())[:60]}”."
-        return [
-            Finding(
-                kind="map",
-                title="A map with named regions",
-                sentence=sentence,
-                value=naming.named,
-                null=naming.when_shuffled,
-                about="regions with a name; null: shuffled labels",
-                href=f"{self.href}?{urlencode({'selection': f'region:{largest.region}'})}",
-                proof="Open the map",
-                dots=Dots(
-                    x=tuple(row.x for row in self.region_rows), y=tuple(row.y for row in self.region_rows), alike=True
-                ),
-            )
-        ]
 
 
 def tells(label: str) -> bool:

@@ -13,6 +13,7 @@ from interp.artifacts import Artefact, DocumentField, Table
 from interp.forms import Measured
 from interp.models.short_name import short_name
 from interp.results import Record, whole_table
+from interp.view import Facts, Rows, View
 
 Question = Literal[
     "predictions", "more", "less", "difference", "writes", "weights", "stream", "carried", "removed"
@@ -241,31 +242,22 @@ class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effe
         """Return one row per thing compared: `question, text, name, place, value, low, high, null, bound, ...`."""
         return [{**vars(row)} for row in self.changes.rows()]
 
-    def shown(self) -> list[Record]:
-        """Return the list of findings."""
-        return [answer.record() for answer in self.answers()]
-
-    def headline(self) -> str:
-        """Return one line: how far the predictions moved, beside the null."""
+    def view(self) -> View:
         moved = self._predictions()
-        return (
+        yield (
             f"Fine-tuning {short_name(self.base)} into {short_name(self.tuned)} moves predictions by "
             f"{moved.value:.2g} nats a token (null {moved.null:.2g})"
         )
-
-    def __str__(self) -> str:
-        return "\n".join([self.headline(), *self.details()])
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the words of the difference lens, the number of changed matrices, and the parts that carry it."""
         words = next((" ".join(row.words[:4]) for row in self.found("difference")), "none")
         carried = ", ".join(row.name for row in self.found("carried")) or "none"
         matrices = ("changed matrices", str(len(self.found("weights"))))
-        return [("words", words), matrices, ("parts that carry the behaviour", carried)]
-
-    def details(self) -> list[str]:
-        """Return the list of findings, the behaviour of both models, and their continuations."""
+        yield Facts(("words", words), matrices, ("parts that carry the behaviour", carried))
         names = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null"}
         samples = [(sample, name, getattr(sample, key)) for sample in self.said.written for key, name in names.items()]
         written = [f"{name:>13} | {sample.prompt!r} -> {text!r}" for sample, name, text in samples if text]
-        return [f"Null: {self.null}.", *whole_table(self.shown()), f"Behaviour: {self.gap}.", *written]
+        answers = [answer.record() for answer in self.answers()]
+        yield from [f"Null: {self.null}.", *whole_table(answers), f"Behaviour: {self.gap}.", *written]
+        yield Rows(lambda: answers)
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline(), *self.details()])

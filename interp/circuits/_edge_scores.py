@@ -37,6 +37,7 @@ from interp.patching.patching_map import TaskSettings
 from interp.results import ROWS, Record, Result
 from interp.seeds import derive_seed
 from interp.statistics import bootstrap_counts, expanded, percentile_interval, rank_correlation
+from interp.view import Rows, View
 
 
 def prune_edges(
@@ -172,15 +173,11 @@ class EdgeScores(Result):
         """
         return self._records(len(self))
 
-    def headline(self) -> str:
-        """Return one line: the number of edges, the method and the task."""
+    def view(self) -> View:
         what = "edges" if self.level == "edge" else "nodes"
         settings = f"task {self.settings.task.name}, metric {self.settings.task.metric}, method {self.settings.method}"
-        return f"Scores of {len(self):,} {what} of {short_name(self.model)} ({settings})"
-
-    def shown(self) -> list[Record]:
-        """Return the edges or nodes with the largest absolute scores."""
-        return self._records(min(ROWS, len(self)))
+        yield f"Scores of {len(self):,} {what} of {short_name(self.model)} ({settings})"
+        yield Rows(lambda: self._records(min(ROWS, len(self))))
 
     def _records(self, n: int) -> list[Record]:
         names = [(self.name(i), float(self.values[i])) for i in self.order()[:n].tolist()]
@@ -284,9 +281,8 @@ class Verified(Result):
         columns = (self.indices.tolist(), self.estimated.tolist(), self.exact.tolist())
         return [{"edge": i, "estimated": a, "exact": b} for i, a, b in zip(*columns, strict=True)]
 
-    def headline(self) -> str:
-        """Return one line: both correlations of estimated and exact effects."""
-        return (
+    def view(self) -> View:
+        yield (
             f"The {len(self.indices)} highest ranked, patched one by one: estimated and exact effects correlate by "
             f"{self.pearson:.2f} (Pearson), their sizes by {self.spearman:.2f} (Spearman)"
         )

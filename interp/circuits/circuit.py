@@ -22,6 +22,7 @@ from interp.forms import from_json
 from interp.models.short_name import short_name
 from interp.names import parse_node
 from interp.results import Record, Result
+from interp.view import Rows, View
 
 if TYPE_CHECKING:
     import networkx
@@ -233,13 +234,9 @@ class Circuit(Result):
             for e in self.edges
         ]
 
-    def headline(self) -> str:
-        """Return one line: the numbers of nodes and edges."""
-        return f"Circuit of {short_name(self.model)}: {len(self.nodes)} nodes, {len(self.edges)} edges"
-
-    def shown(self) -> list[Record]:
-        """Return the edges, largest scores first."""
-        return sorted(self.to_records(), key=lambda row: -abs(row["score"] or 0.0))
+    def view(self) -> View:
+        yield f"Circuit of {short_name(self.model)}: {len(self.nodes)} nodes, {len(self.edges)} edges"
+        yield Rows(lambda: sorted(self.to_records(), key=lambda row: -abs(row["score"] or 0.0)))
 
     @classmethod
     def load(cls, path: Path | str) -> "Circuit":

@@ -23,6 +23,7 @@ from interp.patching.task import Task
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.statistics import Interval, t_interval
+from interp.view import View
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,10 +53,9 @@ class EdgeEffect(Result):
         row |= self.share.columns("share", "low", "high")
         return [row | {"null": float(self.null.max()), "p": self.p, "matters": self.matters}]
 
-    def headline(self) -> str:
-        """Return one line: the share beside the strongest random rotation."""
+    def view(self) -> View:
         share, low, high = self.share
-        return (
+        yield (
             f"{edge_text(self.edge)}: without it {share:.0%} of the gap is lost [{low:.0%}, {high:.0%}]; random "
             f"rotations at most {float(self.null.max()):.0%}"
         )

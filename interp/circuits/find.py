@@ -82,6 +82,7 @@ from interp.progress import Progress
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.statistics import Interval, auroc, percentile_interval
+from interp.view import View
 
 StepProgress = Callable[[str], Progress | None]
 """Callback of a step, by its name."""
@@ -205,11 +206,9 @@ class Curve(Result):
             for fraction, n_edges, faithful, by_signed, mean, low, high in zip(*columns, strict=True)
         ]
 
-    def headline(self) -> str:
-        """Return one line: the two areas of the curve."""
-        return (
-            f"Faithfulness over circuit size: CPR {self.cpr:.2f} (1 is the model), CMD {self.cmd:.2f} (0 is the model)"
-        )
+    def view(self) -> View:
+        areas = f"CPR {self.cpr:.2f} (1 is the model), CMD {self.cmd:.2f} (0 is the model)"
+        yield f"Faithfulness over circuit size: {areas}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,10 +229,9 @@ class RankingEvaluation(Result):
         """Return one row per size, as `Curve.to_records`."""
         return self.curve.to_records()
 
-    def headline(self) -> str:
-        """Return one line: metric, ablation, number of prompts, and the two areas."""
+    def view(self) -> View:
         areas = f"CPR {self.ranking.cpr:.2f}, CMD {self.ranking.cmd:.2f}"
-        return f"Evaluation of a ranking ({evaluated(self.settings)}): {areas}"
+        yield f"Evaluation of a ranking ({evaluated(self.settings)}): {areas}"
 
 
 @overload

@@ -21,6 +21,7 @@ from interp.names import parse_node
 from interp.patching.patching_map import METRIC_OF, PromptPair, TaskSettings
 from interp.results import Record, Result, columns_of, flat
 from interp.statistics import Interval
+from interp.view import Facts, Rows, View
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -195,10 +196,6 @@ class FoundCircuit(Artefact, ABC):
         """Return one row per edge of the circuit: `source, target, via, position, score`."""
         return self.circuit.to_records()
 
-    def shown(self) -> list[Record]:
-        """Return the edges of the circuit, largest scores first."""
-        return self.circuit.shown()
-
 
 def open_circuit(workspace: "Workspace", name: str) -> FoundCircuit:
     """Return a circuit of any kind, by its name or key. Raises `UnknownNameError` with the nearest names."""
@@ -274,9 +271,8 @@ class CircuitEvaluation(Result):
         nulls = {"random_circuits": self.random_circuits, "untrained": self.untrained, "minimality": self.minimality}
         return {name: null for name, null in nulls.items() if null is not None}
 
-    def headline(self) -> str:
-        """Return one line: metric, ablation and number of prompts."""
-        return f"Evaluation of a circuit ({evaluated(self.settings)})"
+    def view(self) -> View:
+        yield f"Evaluation of a circuit ({evaluated(self.settings)})"
 
 
 def evaluated(settings: CircuitEvaluationSettings) -> str:
@@ -371,16 +367,29 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
         """Heads of the circuit."""
         return [node.name for node in self.circuit.nodes if parse_node(node.name).kind == "head"]
 
-    def headline(self) -> str:
-        """Return one line: the task, the size and the faithfulness, beside random circuits."""
-        s, e = self.settings, self.evaluation
-        null = ""
+    def view(self) -> View:
+        s, e, null = self.settings, self.evaluation, ""
         if e.random_circuits is not None:
             null = f"; random circuits at most {round(e.random_circuits.high, 2) + 0:.0%}"  # no -0%
-        return (
+        yield (
             f"{self.verdict.word}{short_name(s.model)}, {s.task.name}: {e.n_edges:,} of {e.n_edges_of_graph:,} edges "
             f"keep {e.faithfulness.estimate:.0%} of the behaviour{null}"
         )
+        random = [] if e.random_circuits is None else [("random circuits", f"{e.random_circuits.mean:.3g}")]
+        yield Facts(("edges", f"{e.n_edges:,}"), ("faithfulness", f"{e.faithfulness.estimate:.3g}"), *random)
+        yield self.verdict.reason
+        if (attack := self.attacked) is not None:
+            word = {True: "stands", False: "breaks", None: "undecided"}[attack.stands]
+            yield f"under attack {attack.left:.2f}, random circuits at most {attack.null:.2f}: {word}"
+        if self.verified is not None:
+            yield f"best {self.verified.n} {s.level}s patched: rank agreement {self.verified.spearman_abs:.2f}"
+        scored = {edge_text(edge): edge.score for edge in self.circuit.edges}
+        if s.level == "node":
+            scored = {node.name: node.effect for node in self.circuit.nodes}
+        strongest = sorted(((name, x) for name, x in scored.items() if x is not None), key=lambda pair: -abs(pair[1]))
+        yield "strongest: " + ", ".join(f"{name} {score:+.2f}" for name, score in strongest[:8])
+        yield from self.held_fixed
+        yield Rows(self.circuit.shown)
 
     def stated(self) -> dict[str, StatedNumber]:
         """Return what a claim may say: faithfulness beside random circuits; in the worst case where it was attacked."""
@@ -419,27 +428,6 @@ class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", m
         name = s.task.name if self.file is None else self.file.name
         task = {"task": name, "prompts": s.task.n_prompts, "metric": METRIC_OF[s.task.metric]}
         return {**asdict(s.evaluation), **asdict(s), **task, **held_out, **tried}
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the size, the faithfulness and that of random circuits."""
-        e = self.evaluation
-        null = [] if e.random_circuits is None else [("random circuits", f"{e.random_circuits.mean:.3g}")]
-        return [("edges", f"{e.n_edges:,}"), ("faithfulness", f"{e.faithfulness.estimate:.3g}"), *null]
-
-    def details(self) -> list[str]:
-        """Return the verdict, the agreement of scores with patching, and the strongest edges."""
-        lines, level = [self.verdict.reason], self.settings.level
-        if (attack := self.attacked) is not None:
-            word = {True: "stands", False: "breaks", None: "undecided"}[attack.stands]
-            lines.append(f"under attack {attack.left:.2f}, random circuits at most {attack.null:.2f}: {word}")
-        if self.verified is not None:
-            lines.append(f"best {self.verified.n} {level}s patched: rank agreement {self.verified.spearman_abs:.2f}")
-        scored = {edge_text(edge): edge.score for edge in self.circuit.edges}
-        if level == "node":
-            scored = {node.name: node.effect for node in self.circuit.nodes}
-        strongest = sorted(((name, x) for name, x in scored.items() if x is not None), key=lambda pair: -abs(pair[1]))
-        lines.append("strongest: " + ", ".join(f"{name} {score:+.2f}" for name, score in strongest[:8]))
-        return lines + self.held_fixed
 
     def measures(self) -> list[tuple[str, float]]:
         """Return faithfulness, completeness and the two areas of the curve."""

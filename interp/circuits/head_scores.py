@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from interp.artifacts import ARRAY, Artefact, Finding, Table
+from interp.artifacts import ARRAY, Artefact, Table
 from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.results import Record
+from interp.view import Facts, Finding, Rows, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,35 +129,18 @@ class HeadScores(Artefact, kind="heads"):
         names = ("layer", "kind", "score", "low", "high", "null", "null_high", "above_null")
         return [{"head": row.name} | {name: getattr(row, name) for name in names} for row in self.rows]
 
-    def headline(self) -> str:
-        """Return one line: the number of heads above the null of each kind."""
+    def view(self) -> View:
         counts = [(int(heads.sum()), kind.replace("_", "-")) for kind, heads in self.above_null.items()]
         text = ", ".join(f"{n} {kind}" for n, kind in counts if n) or "none"
-        return f"{self.shape[0] * self.shape[1]} heads of {short_name(self.settings.model)}, above their nulls: {text}"
-
-    def shown(self) -> list[Record]:
-        """Return the two heads with the highest score of each kind."""
-        rows = sorted(self.to_records(), key=lambda row: -row["score"])
-        return [row for kind in self.kinds for row in [record for record in rows if record["kind"] == kind][:2]]
-
-    def details(self) -> list[str]:
-        """Return one line per kind: the number of heads found, and the strongest of them."""
-        lines = []
+        yield f"{self.shape[0] * self.shape[1]} heads of {short_name(self.settings.model)}, above their nulls: {text}"
+        named = [(f"{kind.replace('_', ' ')} heads", str(heads.sum())) for kind, heads in self.above_null.items()]
+        yield Facts(*named, ("prompts", str(self.settings.prompts)), ("seeds", str(len(self.settings.seeds))))
         for kind, heads in self.above_null.items():
             rows = sorted((row for row in self.of_kind(kind) if row.above_null), key=lambda row: -row.score)
             strongest = ", ".join(f"{row.name} {row.score:.2f}" for row in rows[:3])
             summary = f"{kind.replace('_', '-')}: {heads.sum()} heads"
-            lines.append(f"{summary}, strongest {strongest}" if heads.any() else summary)
-        return lines
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of heads found of each kind, and the size of the sample."""
-        counts = [(f"{kind.replace('_', ' ')} heads", str(heads.sum())) for kind, heads in self.above_null.items()]
-        return [*counts, ("prompts", str(self.settings.prompts)), ("seeds", str(len(self.settings.seeds)))]
-
-    def findings(self) -> list[Finding]:
-        """Return the strongest head of each kind whose score exceeds every head's null."""
-        made = []
+            yield f"{summary}, strongest {strongest}" if heads.any() else summary
+        yield Rows(self._rows)
         for kind, (title, target) in _FINDINGS.items():
             rows = self.of_kind(kind)
             null = max((row.null_high for row in rows), default=0.0)
@@ -164,26 +148,28 @@ class HeadScores(Artefact, kind="heads"):
             if not heads:
                 continue
             best = max(heads, key=lambda row: row.low)
-            made.append(
-                Finding(
-                    kind="head",
-                    title=title,
-                    sentence=f"Head {best.name} of {short_name(self.settings.model)} gives {best.score:.0%} of its "
-                    f"attention to {target}.",
-                    more=f"Null: no head gives more than {null:.1%}. {len(heads)} of {len(rows)} heads do so.",
-                    value=best.score,
-                    null=best.null_high,
-                    about="mean attention; null: text without such tokens",
-                    href=f"{self.href}?{urlencode({'kind': kind, 'head': best.name})}",
-                    proof="See the head",
-                    in_circuit=kind != "duplicate_token",
-                    grid=tuple(
-                        tuple(row.score for row in rows if row.layer == layer)
-                        for layer in sorted({row.layer for row in rows})
-                    ),
-                )
+            yield Finding(
+                kind="head",
+                title=title,
+                sentence=f"Head {best.name} of {short_name(self.settings.model)} gives {best.score:.0%} of its "
+                f"attention to {target}.",
+                more=f"Null: no head gives more than {null:.1%}. {len(heads)} of {len(rows)} heads do so.",
+                value=best.score,
+                null=best.null_high,
+                about="mean attention; null: text without such tokens",
+                href=f"?{urlencode({'kind': kind, 'head': best.name})}",
+                proof="See the head",
+                in_circuit=kind != "duplicate_token",
+                grid=tuple(
+                    tuple(row.score for row in rows if row.layer == layer)
+                    for layer in sorted({row.layer for row in rows})
+                ),
             )
-        return made
+
+    def _rows(self) -> list[Record]:
+        """Return the two heads with the highest score of each kind."""
+        rows = sorted(self.to_records(), key=lambda row: -row["score"])
+        return [row for kind in self.kinds for row in [record for record in rows if record["kind"] == kind][:2]]
 
 
 _FINDINGS = {

@@ -59,6 +59,7 @@ from interp.names import HeadName
 from interp.nulls import BEYOND, NUMERIC_DRAWS, prediction_bound
 from interp.results import Record, Result, columns_of
 from interp.seeds import make_generator
+from interp.view import Rows, View
 
 
 @dataclass(frozen=True)
@@ -236,13 +237,13 @@ class Composition(Result):
         """Return one row per pair: `source, target, via, score, null_mean, null_high, is_argmax`."""
         return [columns_of(row) for row in self.rows()]
 
-    def headline(self) -> str:
-        """Return one line: the number of pairs above the null."""
+    def view(self) -> View:
         above = int((self.score > self.null_high).sum())
         n = int(np.isfinite(self.score).sum())
-        return f"{self.via.upper()}-composition of {n} pairs of heads; {above} {BEYOND}"
+        yield f"{self.via.upper()}-composition of {n} pairs of heads; {above} {BEYOND}"
+        yield Rows(self._rows)
 
-    def shown(self) -> list[Record]:
+    def _rows(self) -> list[Record]:
         """Return the sender with the highest score for each reader, the largest excess over the null first."""
         rows = [row for row in self.to_records() if row["is_argmax"]]
         return sorted(rows, key=lambda row: row["null_high"] - row["score"])
@@ -374,13 +375,9 @@ class Copying(Result):
         """Return one row per head: `head, eigenvalue` (-1 to 1), `top1` (0 to 1)."""
         return [{"head": str(h), "eigenvalue": value, "top1": self.top1[h]} for h, value in self.eigenvalue.items()]
 
-    def headline(self) -> str:
-        """Return one line: the fraction of tokens that all heads together copy."""
-        return f"Copying by {len(self.eigenvalue)} heads: together they raise {self.group_top1:.0%} of tokens most"
-
-    def shown(self) -> list[Record]:
-        """Return the heads with the highest copying scores first."""
-        return sorted(self.to_records(), key=lambda row: -row["top1"])
+    def view(self) -> View:
+        yield f"Copying by {len(self.eigenvalue)} heads: together they raise {self.group_top1:.0%} of tokens most"
+        yield Rows(lambda: sorted(self.to_records(), key=lambda row: -row["top1"]))
 
 
 class TokenTables:

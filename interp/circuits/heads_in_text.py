@@ -18,12 +18,13 @@ from urllib.parse import urlencode
 import numpy as np
 from jaxtyping import Float16
 
-from interp.artifacts import ARRAY, Artefact, Finding, Measured, Table
+from interp.artifacts import ARRAY, Artefact, Measured, Table
 from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.models.short_name import short_name
 from interp.names import HeadName
 from interp.options import check_positive
 from interp.results import Record
+from interp.view import Facts, Finding, Rows, View
 
 N_EXAMPLES = 20
 PER_DOCUMENT = 2
@@ -265,53 +266,41 @@ class HeadsInText(Artefact, kind="heads_in_text", title="Heads in a text", made_
             )
         return {kind: counts[kind] for kind in self.settings.kinds}
 
-    def headline(self) -> str:
-        """Return one line: the number of heads of a kind other than the sink."""
+    def view(self) -> View:
         kinds_found = {row.name for row in self.scores if row.found and row.kind != "sink"}
-        of = f"{len(kinds_found)} of {len(self.rows)} heads of {short_name(self.settings.model)}"
-        return f"{of} attend in a way that shuffled keys and an untrained model do not"
-
-    def details(self) -> list[str]:
-        """Return the number of heads of each kind."""
-        counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in self.counts().items() if n) or "none"
-        return [f"{self.settings.contexts:,} contexts; heads by kind: {counts}"]
-
-    def shown(self) -> list[Record]:
-        """Return the two strongest heads of each kind."""
-        return [
-            {"head": str(row.name), "kind": kind, "score": row.score, "shuffled": row.shuffled, "found": row.found}
-            for kind in self.settings.kinds
-            for row in self.of_kind(kind)[:2]
-        ]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the size of the text and the number of heads with a kind."""
+        of, heads = self.settings, f"{len(kinds_found)} of {len(self.rows)} heads"
+        yield f"{heads} of {short_name(of.model)} attend in a way that shuffled keys and an untrained model do not"
         kinds = len({row.name for row in self.scores if row.found})
-        of = self.settings
-        return [
-            ("contexts", f"{of.contexts:,}"), ("documents", f"{of.documents:,}"), ("heads with a kind", str(kinds)),
-        ]  # fmt: skip
-
-    def findings(self) -> list[Finding]:
-        """Return the strongest head of each kind that reads words, next to shuffled keys."""
-        findings = []
+        yield Facts(
+            ("contexts", f"{of.contexts:,}"),
+            ("documents", f"{of.documents:,}"),
+            ("heads with a kind", str(kinds)),
+        )
+        counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in self.counts().items() if n) or "none"
+        yield f"{of.contexts:,} contexts; heads by kind: {counts}"
+        yield Rows(
+            lambda: [
+                {"head": str(row.name), "kind": kind, "score": row.score, "shuffled": row.shuffled, "found": row.found}
+                for kind in self.settings.kinds
+                for row in self.of_kind(kind)[:2]
+            ]
+        )
         for kind, does in _FINDINGS.items():
             rows = [row for row in self.scores if row.kind == kind]
             if not any(row.found for row in rows):
                 continue
             best = max((row for row in rows if row.found), key=lambda row: row.low)
-            findings.append(Finding(
+            yield Finding(
                 kind="head in text", title=f"A head for {does[0]}",
                 sentence=f"Head {best.name} of {short_name(self.settings.model)} gives {best.score:.0%} of its "
                 f"attention to {does[1]} (shuffled keys: {best.shuffled:.1%}).",
                 value=best.score, null=best.shuffled, about="mean attention on a text; null: shuffled keys",
-                href=f"{self.href}?{urlencode({'head': str(best.name)})}", proof="See the head",
+                href=f"?{urlencode({'head': str(best.name)})}", proof="See the head",
                 grid=tuple(
                     tuple(float(np.nan_to_num(row.score)) for row in rows if row.layer == layer)
                     for layer in range(self.shape[0])
                 ),
-            ))  # fmt: skip
-        return findings
+            )  # fmt: skip
 
 
 _FINDINGS = {

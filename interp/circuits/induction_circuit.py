@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import ARRAY, DocumentField, Dots, Finding, Measured, Table
+from interp.artifacts import ARRAY, DocumentField, Measured, Table
 from interp.circuits.circuit import KeyEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
@@ -21,6 +21,7 @@ from interp.names import HeadName
 from interp.patching.patching_map import AblationEffect
 from interp.results import Record, columns_of
 from interp.statistics import Interval, p_above, t_interval
+from interp.view import Dots, Facts, Finding, Rows, View
 
 SHOWN = 8
 """Key edges in the picture of a finding."""
@@ -220,11 +221,60 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
             for row in self.candidates
         ]
 
-    def shown(self) -> list[Record]:
-        """Return the candidates, highest strict scores first."""
-        return self.to_records()
+    def view(self) -> View:
+        yield self._sentence()
+        heads = [str(row.name) for row in self.verdicts if row.verdict == "induction"]
+        together = [] if self.redundancy is None else [("ablated together", f"{self.redundancy.group:+.2f} nats")]
+        yield Facts(("induction heads", ", ".join(heads[:6]) or "none"), *together)
+        yield self.verdict.line
+        induction = self.induction
+        strongest = sorted((test for head, test in self.tests.items() if head in induction), key=lambda t: -t.k.mean())
+        yield from [test.line for test in strongest[:8]]
+        if (r := self.redundancy) is not None:
+            yield (
+                f"ablated together {r.group:+.2f} nats after the repeat, singly {r.sum_of_singles:+.2f} in sum. "
+                f"{r.sentence}"
+            )
+        yield from self.held_fixed
+        yield Rows(self.to_records)
+        edges = [(edge, edge.evidence) for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
+        beyond = [(edge, e) for edge, e in edges if -e.high > e.null_high]
+        if self.verdict.holds is not True or not beyond:
+            return
+        best, e = max(beyond, key=lambda pair: -pair[1].high)
+        shown = sorted(edges, key=lambda pair: pair[1].effect)[:SHOWN]
+        lines = tuple(range(len(shown), 0, -1)) * 2
+        groups = {row.group: row for row in self.ablations.rows()}
+        others = [row.loss_second_half for name, row in groups.items() if name.startswith("random heads")]
+        more = ""
+        if (ablated := groups.get("induction heads")) and others:
+            more = (
+                f" Without its {ablated.n_heads} copying heads the loss on repeated text rises by "
+                f"{ablated.loss_second_half:.3g} nats per token, without the same number of random heads by at most "
+                f"{max(others):.3g}."
+            )
+        yield Finding(
+            kind="circuit",
+            title=f"Heads {best.source} and {best.target} copy together",
+            sentence=f"{best.source} tells {best.target} which token came before each one: with that path cut, its "
+            f"induction score falls by {-e.effect:.3g}.",
+            more=f"95 % interval {-e.high:.3g} to {-e.low:.3g}; paths from random heads, by at most "
+            f"{e.null_high:.3g}.{more}",
+            value=-e.effect,
+            null=e.null_high,
+            about="fall of the induction score; null: paths from random heads",
+            href=f"?at={best.source}-k-{best.target}",
+            proof="See the circuit",
+            dots=Dots(
+                x=(*(-loss.effect for _, loss in shown), *(loss.null_high for _, loss in shown)),
+                y=tuple(map(float, lines)),
+                texts=(*(f"{edge.source} → {edge.target}" for edge, _ in shown), *[""] * len(shown)),
+                across="fall of the score; grey: random heads",
+                null=len(shown),
+            ),
+        )
 
-    def headline(self) -> str:
+    def _sentence(self) -> str:
         """Return one line: the induction heads and the effect of ablating them, beside random heads."""
         model, heads = short_name(self.settings.model), [row for row in self.verdicts if row.verdict == "induction"]
         if not self.verdict.holds or self.redundancy is None:
@@ -286,25 +336,6 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
             outcome=outcomes[holds],
         )
 
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the induction heads, and the effect of ablating all of them."""
-        heads = [str(row.name) for row in self.verdicts if row.verdict == "induction"]
-        together = [] if self.redundancy is None else [("ablated together", f"{self.redundancy.group:+.2f} nats")]
-        return [("induction heads", ", ".join(heads[:6]) or "none"), *together]
-
-    def details(self) -> list[str]:
-        """Return the verdict, the tests of the strongest senders, and the redundancy of the heads."""
-        lines = [self.verdict.line]
-        induction = self.induction
-        strongest = sorted((test for head, test in self.tests.items() if head in induction), key=lambda t: -t.k.mean())
-        lines += [test.line for test in strongest[:8]]
-        if (r := self.redundancy) is not None:
-            lines.append(
-                f"ablated together {r.group:+.2f} nats after the repeat, singly {r.sum_of_singles:+.2f} in sum. "
-                f"{r.sentence}"
-            )
-        return lines + self.held_fixed
-
     def nulls(self) -> Record:
         """Return the effects of the induction heads together and alone."""
         r = self.redundancy
@@ -316,44 +347,3 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit 
         """Return the losses by path patching and by ablation."""
         losses = {"path_patching": self.paths.rows(), "ablation": self.ablations.rows()}
         return {name: [columns_of(row) for row in rows] for name, rows in losses.items() if rows}
-
-    def findings(self) -> list[Finding]:
-        """Return the key edge whose fall of the score lies farthest above control senders."""
-        edges = [(edge, edge.evidence) for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
-        beyond = [(edge, e) for edge, e in edges if -e.high > e.null_high]
-        if self.verdict.holds is not True or not beyond:
-            return []
-        best, e = max(beyond, key=lambda pair: -pair[1].high)
-        shown = sorted(edges, key=lambda pair: pair[1].effect)[:SHOWN]
-        lines = tuple(range(len(shown), 0, -1)) * 2
-        groups = {row.group: row for row in self.ablations.rows()}
-        others = [row.loss_second_half for name, row in groups.items() if name.startswith("random heads")]
-        more = ""
-        if (ablated := groups.get("induction heads")) and others:
-            more = (
-                f" Without its {ablated.n_heads} copying heads the loss on repeated text rises by "
-                f"{ablated.loss_second_half:.3g} nats per token, without the same number of random heads by at most "
-                f"{max(others):.3g}."
-            )
-        return [
-            Finding(
-                kind="circuit",
-                title=f"Heads {best.source} and {best.target} copy together",
-                sentence=f"{best.source} tells {best.target} which token came before each one: with that path cut, its "
-                f"induction score falls by {-e.effect:.3g}.",
-                more=f"95 % interval {-e.high:.3g} to {-e.low:.3g}; paths from random heads, by at most "
-                f"{e.null_high:.3g}.{more}",
-                value=-e.effect,
-                null=e.null_high,
-                about="fall of the induction score; null: paths from random heads",
-                href=f"{self.href}?at={best.source}-k-{best.target}",
-                proof="See the circuit",
-                dots=Dots(
-                    x=(*(-loss.effect for _, loss in shown), *(loss.null_high for _, loss in shown)),
-                    y=tuple(map(float, lines)),
-                    texts=(*(f"{edge.source} → {edge.target}" for edge, _ in shown), *[""] * len(shown)),
-                    across="fall of the score; grey: random heads",
-                    null=len(shown),
-                ),
-            )
-        ]

@@ -53,6 +53,7 @@ from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream, Side, read_rotation, rotary_hook_points
 from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_point
 from interp.results import Record, Result
+from interp.view import View
 
 
 class HeadContributions(NamedTuple):
@@ -204,10 +205,9 @@ class ScoreExplanation(Result):
         ]
         return sorted(rows, key=lambda row: -abs(row["relative"]))
 
-    def headline(self) -> str:
-        """Return one line: the score, the range of the other keys, and the attention."""
+    def view(self) -> View:
         null = self.other_keys if len(self.other_keys) else torch.zeros(1)
-        return (
+        yield (
             f"Attention score of {self.head}: {self.score:.2f}, {self.relative_score:+.2f} against the mean of other "
             f"keys ({null.min():+.2f} to {null.max():+.2f} for these); attention {self.attention:.0%}"
         )

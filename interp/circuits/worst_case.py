@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
-from interp.artifacts import Artefact, DocumentField, Finding, Measured, Table
+from interp.artifacts import Artefact, DocumentField, Measured, Table
 from interp.circuits.circuit import Circuit
 from interp.circuits.config import Ablation
 from interp.circuits.found_circuit import EdgeCircuit, FoundCircuit
@@ -17,6 +17,7 @@ from interp.nulls import DRAWS
 from interp.options import BASIC, check_least, check_positive
 from interp.patching.patching_map import TaskSettings
 from interp.results import ROWS, Record, columns_of
+from interp.view import Facts, Finding, Rows, View
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -217,20 +218,16 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
         size = f"{last.n_edges:,}" if self.standing else f"more than {last.n_edges:,}"
         return f"{size} ({last.worst:.2f} left on other prompts; the highest-ranked as many: {last.ranked:.2f})"
 
-    def headline(self) -> str:
-        """Return one line: mean and worst case."""
+    def view(self) -> View:
         s = self.settings
         word = "stands" if self.stands else "breaks" if self.breaks else f"is undecided after {self.tried:,} tries"
-        return (
+        yield (
             f"{short_name(s.model)}, {s.task.name}: the circuit of {s.n_edges:,} edges {word}: faithfulness "
             f"{self.mean.left:.2f} with all other edges replaced, {self.worst.left:.2f} in the worst case"
         )
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return mean, worst case, and the sizes that each asks for."""
         wanted = f"edges for {self.settings.faithfulness:g}"
         sizes = {"all others replaced": self.smallest("mean"), "helpers replaced": self.smallest("worst")}
-        return [
+        yield Facts(
             ("mean", f"{self.mean.left:.2f}"),
             ("worst case", f"{self.worst.left:.2f} [{self.worst.low:.2f}, {self.worst.high:.2f}]"),
             ("replaced there", f"{self.worst.what} ({self.worst.n_removed:,}), {_where(self.worst)}"),
@@ -239,39 +236,27 @@ class WorstCase(Artefact, kind="worst_case", title="Worst case of a circuit", ma
             *([("edges until the attack fails", self.searched)] if self.grown else []),
             ("prompts lost there", f"{self.worst.lost:.0%}"),
             ("sets tried", f"{self.tried:,}" + ("" if self.complete else ", not all that the adversary knows")),
-        ]
-
-    def details(self) -> list[str]:
-        """Return every attack."""
-        return [
+        )
+        yield from [
             f"{_where(row)}, {row.what} ({row.n_removed:,}): {row.left:.2f} [{row.low:.2f}, {row.high:.2f}]"
             for row in self.rows
         ]
-
-    def findings(self) -> list[Finding]:
-        """Return the circuit, where it stands."""
+        yield Rows(lambda: self.to_records()[:ROWS])
         if not self.stands:
-            return []
-        return [
-            Finding(
-                kind="worst case",
-                title="A circuit that stands",
-                sentence=f"Circuit {self.settings.circuit} keeps {self.worst.left:.0%} under the worst ablation found",
-                value=self.worst.left,
-                null=self.null,
-                about=f"faithfulness left; null: the best of {RANDOM_CIRCUITS}",
-                proof="See every attack",
-                href=self.href,
-            )
-        ]
+            return
+        yield Finding(
+            kind="worst case",
+            title="A circuit that stands",
+            sentence=f"Circuit {self.settings.circuit} keeps {self.worst.left:.0%} under the worst ablation found",
+            value=self.worst.left,
+            null=self.null,
+            about=f"faithfulness left; null: the best of {RANDOM_CIRCUITS}",
+            proof="See every attack",
+        )
 
     def to_records(self) -> list[Record]:
         """Return one row per attack."""
         return [columns_of(row) for row in self.rows]
-
-    def shown(self) -> list[Record]:
-        """Return the attacks."""
-        return self.to_records()[:ROWS]
 
 
 def _where(row: Attack) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 from annotated_types import Interval as Between
 from jaxtyping import Float64
 
-from interp.artifacts import ARRAY, Artefact, Finding, Table
+from interp.artifacts import ARRAY, Artefact, Table
 from interp.nulls import DRAWS, NullComparison
 from interp.options import BASIC, Seed, check_limits
 from interp.results import Record, columns_of
+from interp.view import Finding, View
 
 BY_GROUP, BY_TEXT = "by group", "by text (leaky)"
 """Splits: of whole groups, or of single texts, which leaks what the texts of a group share."""
@@ -121,48 +122,37 @@ class Monitor(Artefact, kind="monitor"):
         untrained = self.row(UNTRAINED).separation
         return not self.compared.within() and self.row(MONITOR).separation[1] > max(0.0, untrained[2])
 
-    def headline(self) -> str:
-        """Return one line: the rates on held-out groups, and the strongest null."""
+    def view(self) -> View:
         mine, untrained = self.row(MONITOR), self.row(UNTRAINED)
         verdict = "A monitor that works" if self.works else "No monitor"
         nulls = f"the best of {N_UNTRAINED} untrained models {untrained.caught:.0%} at {untrained.alarms:.0%}"
         if within := self.compared.within():
             nulls = f"not beyond {' or '.join(within)}"
-        return f"{verdict}: it catches {mine.caught:.0%} at {mine.alarms:.0%} false alarms; {nulls}"
-
-    def details(self) -> list[str]:
-        """Return the leaky number, the nulls, every probe with its intervals, and the drift."""
+        yield f"{verdict}: it catches {mine.caught:.0%} at {mine.alarms:.0%} false alarms; {nulls}"
         gaps = ["{:+.2f} [{:+.2f}, {:+.2f}]".format(*self.row(name).separation) for name in (MONITOR, UNTRAINED)]
-        lines = [f"caught less false alarms {gaps[0]}, {UNTRAINED} {gaps[1]}: {self.compared.exceeds()}"]
-        lines += [f"{row.name}, {row.split}: {_rates(row)}" for row in self.rows]
-        lines += [
+        yield f"caught less false alarms {gaps[0]}, {UNTRAINED} {gaps[1]}: {self.compared.exceeds()}"
+        yield from [f"{row.name}, {row.split}: {_rates(row)}" for row in self.rows]
+        yield from [
             f"{row.source}: {row.fires:.0%} [{row.fires_low:.0%}, {row.fires_high:.0%}] of {row.n_texts} texts fire, "
             f"{row.per_thousand:.0f} of 1,000 tokens"
             for row in self.drift.rows()
         ]
         train, choose, test = self.settings.n_groups
         split = f"{train} groups train, {choose} choose, {test} test"
-        return [*lines, f"{self.settings.source}: {split}; it reads {self.settings.hook_point}"]
-
-    def findings(self) -> list[Finding]:
-        """Return the monitor, where it works."""
+        yield f"{self.settings.source}: {split}; it reads {self.settings.hook_point}"
         if not self.works:
-            return []
-        mine, untrained = self.row(MONITOR), self.row(UNTRAINED)
-        return [
-            Finding(
-                kind="monitor",
-                title="A monitor of a text",
-                sentence=f"A monitor fires on {mine.caught:.0%} of positive texts and {mine.alarms:.0%} of others, "
-                "on groups that it was not made of",
-                value=mine.separation[0],
-                null=max(untrained.separation[0], *map(max, self.compared.draws.values())),
-                about="share caught less false alarms; null: the largest of the best untrained model, shuffled labels "
-                "and random directions",
-                proof="See its rates",
-                href=self.href,
-            )
-        ]
+            return
+        yield Finding(
+            kind="monitor",
+            title="A monitor of a text",
+            sentence=f"A monitor fires on {mine.caught:.0%} of positive texts and {mine.alarms:.0%} of others, "
+            "on groups that it was not made of",
+            value=mine.separation[0],
+            null=max(untrained.separation[0], *map(max, self.compared.draws.values())),
+            about="share caught less false alarms; null: the largest of the best untrained model, shuffled labels "
+            "and random directions",
+            proof="See its rates",
+        )
 
     def to_records(self) -> list[Record]:
         """Return one row per probe and split."""

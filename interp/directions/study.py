@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from interp.artifacts import ARRAY, Artefact, DocumentField
-from interp.artifacts.artefact import Dots, Finding
 from interp.directions._variants import Variant
 from interp.directions.choice import SteeringChoice
 from interp.directions.config import DirectionConfig
@@ -23,6 +22,7 @@ from interp.geometry.words import WordList
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.models.short_name import short_name
 from interp.results import Record
+from interp.view import Dots, Facts, Finding, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,40 @@ class DirectionGeometry(Artefact, kind="direction"):
         """Return all interventions of the steering: `ablate` is done at the embedding and after every block."""
         return tuple(everywhere(self.intervention(strength), self.n_layers))
 
-    def headline(self) -> str:
+    def view(self) -> View:
+        yield self._sentence()
+        raised = () if isinstance(self.reading, str) else self.reading.raised[:5]
+        separates = ", ".join(self.along.set_apart) or "no list"
+        yield Facts(("separates", separates), ("raises", ", ".join(raised)), ("hook point", self.along.hook_point))
+        parts = (self.accuracy, self.choice, self.reading, self.along, self.erased)
+        yield from [str(part) for part in parts if part is not None]
+        choice = self.choice
+        if isinstance(choice, str) or choice.judged is None or not choice.works:
+            return
+        judged, most = choice.judged, float(choice.judged.random_effect.max())
+        sample = next(iter(judged.samples), None)
+        changed = "" if sample is None else f": “{sample.prompt}” goes on “{_begin(sample.steered)}”"
+        plain = "" if sample is None else f" Unsteered it goes on “{_begin(sample.plain)}”."
+        yield Finding(
+            kind="direction",
+            title="A direction that steers",
+            sentence=f"Steering along {self.settings.direction.name} changes what "
+            f"{short_name(self.settings.model)} says{changed}.",
+            more=f"{judged.effect.estimate:+.2f} {choice.measured_in} on held-out questions; of "
+            f"{len(judged.random_effect)} random directions at most {most:+.2f}.{plain}",
+            value=judged.effect.estimate,
+            null=max(most, 0.0),
+            about=f"{choice.question}; null: the largest effect of a random direction",
+            proof="See effect and damage",
+            dots=Dots(
+                x=tuple(map(float, choice.damage.ravel())),
+                y=tuple(map(float, choice.effect.ravel())),
+                across="damage to neutral text",
+                up="effect by layer and strength",
+            ),
+        )
+
+    def _sentence(self) -> str:
         """Return one line: the held-out effect of steering along it, beside random directions."""
         name = self.settings.direction.name
         if isinstance(self.choice, str):
@@ -153,48 +186,6 @@ class DirectionGeometry(Artefact, kind="direction"):
             f"Steering along {name} {works}: {effect.estimate:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}] "
             f"{self.choice.measured_in}; {null}"
         )
-
-    def details(self) -> list[str]:
-        """Return one line for each part that was measured."""
-        parts = (self.accuracy, self.choice, self.reading, self.along, self.erased)
-        return [str(part) for part in parts if part is not None]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the lists that it separates, the tokens that it raises, and its hook point."""
-        raised = () if isinstance(self.reading, str) else self.reading.raised[:5]
-        separates = ", ".join(self.along.set_apart) or "no list"
-        return [("separates", separates), ("raises", ", ".join(raised)), ("hook point", self.along.hook_point)]
-
-    def findings(self) -> list[Finding]:
-        """Return the effect of steering on held-out questions, where it exceeds that of every random direction."""
-        choice = self.choice
-        if isinstance(choice, str) or choice.judged is None or not choice.works:
-            return []
-        judged, most = choice.judged, float(choice.judged.random_effect.max())
-        sample = next(iter(judged.samples), None)
-        changed = "" if sample is None else f": “{sample.prompt}” goes on “{_begin(sample.steered)}”"
-        plain = "" if sample is None else f" Unsteered it goes on “{_begin(sample.plain)}”."
-        return [
-            Finding(
-                kind="direction",
-                title="A direction that steers",
-                sentence=f"Steering along {self.settings.direction.name} changes what "
-                f"{short_name(self.settings.model)} says{changed}.",
-                more=f"{judged.effect.estimate:+.2f} {choice.measured_in} on held-out questions; of "
-                f"{len(judged.random_effect)} random directions at most {most:+.2f}.{plain}",
-                value=judged.effect.estimate,
-                null=max(most, 0.0),
-                about=f"{choice.question}; null: the largest effect of a random direction",
-                proof="See effect and damage",
-                href=self.href,
-                dots=Dots(
-                    x=tuple(map(float, choice.damage.ravel())),
-                    y=tuple(map(float, choice.effect.ravel())),
-                    across="damage to neutral text",
-                    up="effect by layer and strength",
-                ),
-            )
-        ]
 
     def to_records(self) -> list[Record]:
         """Return one row per list of words along the direction."""

@@ -10,6 +10,7 @@ from interp.errors import WorkbenchError
 from interp.models.short_name import short_name
 from interp.registry import kind_in
 from interp.results import Record
+from interp.view import Facts, Rows, View
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -123,29 +124,28 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
         order = ("part", "name", "verdict", "did", "expected", "came", "means")
         return [{name: getattr(check, name) for name in order} for check in self.checks]
 
-    def shown(self) -> list[Record]:
-        """Return the outcome of every check, failed ones first."""
-        rank = {"failed": 0, "not checked": 1, "measured": 2, "passed": 3}
-        rows = sorted(self.checks, key=lambda check: rank[check.verdict])
-        return [{"check": f"{c.part}: {c.name}", "verdict": c.verdict, "came": c.came} for c in rows]
-
-    def headline(self) -> str:
-        """Return how many checks passed, and the names of those that did not."""
+    def view(self) -> View:
         counts = {verdict: self.with_verdict(verdict) for verdict in ("passed", "failed", "not checked")}
         summary = f"{len(counts['passed'])} of {len(counts['passed']) + len(counts['failed'])} checks passed"
         if counts["failed"]:
             names = [f"{check.part} {check.name}" for check in counts["failed"]]
             summary += f"; failed: {', '.join(names[:NAMED])}"
             summary += f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return summary + (f"; {len(counts['not checked'])} could not be run" if counts["not checked"] else "")
-
-    def details(self) -> list[str]:
-        """Return one line per check; below each failed one, the expected outcome and the meaning of the failure."""
-        lines = []
+        yield summary + (f"; {len(counts['not checked'])} could not be run" if counts["not checked"] else "")
+        of = [("model", short_name(self.settings.model)), ("dictionary", self.settings.dictionary or "none")]
+        of += [] if self.settings.engine in BRIDGES else [("engine", self.settings.engine)]
+        verdicts: Sequence[Verdict] = ("passed", "failed", "not checked")
+        yield Facts(*of, *((verdict, str(len(self.with_verdict(verdict)))) for verdict in verdicts))
         for part, title in PARTS.items():
             checks = [check for check in self.checks if check.part == part]
-            lines += [title] * bool(checks) + [line for check in checks for line in lines_of(check)]
-        return lines
+            yield from [title] * bool(checks) + [line for check in checks for line in lines_of(check)]
+        yield Rows(self._rows)
+
+    def _rows(self) -> list[Record]:
+        """Return the outcome of every check, failed ones first."""
+        rank = {"failed": 0, "not checked": 1, "measured": 2, "passed": 3}
+        rows = sorted(self.checks, key=lambda check: rank[check.verdict])
+        return [{"check": f"{c.part}: {c.name}", "verdict": c.verdict, "came": c.came} for c in rows]
 
     @property
     def subject(self) -> str:
@@ -153,13 +153,6 @@ class Certificate(Artefact, kind="certificate", made_by="doctor"):
         of = self.settings
         named = short_name(of.model) + ("" if of.engine in BRIDGES else f" in {of.engine}")
         return f"{of.dictionary} in {named}" if of.dictionary else named
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return what was examined and the numbers of verdicts."""
-        of = [("model", short_name(self.settings.model)), ("dictionary", self.settings.dictionary or "none")]
-        of += [] if self.settings.engine in BRIDGES else [("engine", self.settings.engine)]
-        verdicts: Sequence[Verdict] = ("passed", "failed", "not checked")
-        return [*of, *((verdict, str(len(self.with_verdict(verdict)))) for verdict in verdicts)]
 
     def with_verdict(self, verdict: str) -> list[Check]:
         """Return the checks with a verdict."""

@@ -16,6 +16,7 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError, UsageError
 from interp.nulls import SHOWN
 from interp.options import Seed
 from interp.results import Result
+from interp.view import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,8 @@ class GeometryResult(Result, ABC):
     def sentence(self) -> str:
         """Return the result in one sentence, with its null or baseline."""
 
-    def headline(self) -> str:
-        return self.sentence()
+    def view(self) -> View:
+        yield self.sentence()
 
     def __str__(self) -> str:
         return self.sentence()

@@ -38,6 +38,7 @@ from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.results import Record, cell
 from interp.seeds import derive_seed, make_generator
+from interp.view import Facts, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,23 +97,16 @@ class SpaceReport(Artefact, kind="space", made_by="geometry space"):
     """By space; a string gives the reason why there is no estimate."""
     relations: dict[str, AnalogySet | str]
 
-    def headline(self) -> str:
-        """Return one line about the whole."""
+    def view(self) -> View:
         (name, spectrum), *_ = [*self.spectra.items()][::-1]
-        return (
+        yield (
             f"{short_name(self.settings.model)} uses about {spectrum.participation_ratio:.0f} of {spectrum.d} "
             f"directions at {name}; isotropic points {spectrum.isotropic.participation_ratio:.0f}"
         )
-
-    def details(self) -> list[str]:
-        """Return one line per space and per relation."""
-        lines = [f"{name}: {spectrum}. {self.dimensions[name]}" for name, spectrum in self.spectra.items()]
-        return [*lines, *(f"{name}: {relation}" for name, relation in self.relations.items())]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the participation ratios of the first spaces."""
         few = list(self.spectra.items())[:4]
-        return [(name, f"participation ratio {cell(spectrum.participation_ratio)}") for name, spectrum in few]
+        yield Facts(*[(name, f"participation ratio {cell(spectrum.participation_ratio)}") for name, spectrum in few])
+        yield from [f"{name}: {spectrum}. {self.dimensions[name]}" for name, spectrum in self.spectra.items()]
+        yield from (f"{name}: {relation}" for name, relation in self.relations.items())
 
     def to_records(self) -> list[Record]:
         """Return one row per space: its measures, each followed by its null."""
@@ -168,34 +162,23 @@ class SpaceComparison(Artefact, kind="space_comparison", title="Spaces compared"
         """Names of the spaces."""
         return self.cka.hook_points
 
-    def headline(self) -> str:
-        """Return one line about the whole."""
+    def view(self) -> View:
         away = ~np.eye(len(self.spaces), dtype=bool)
         i, j = np.unravel_index(np.where(away, self.cka.cka, np.inf).argmin(), self.cka.cka.shape)
-        return (
+        yield (
             f"Least alike on the same tokens: {self.spaces[i]} and {self.spaces[j]}, CKA {self.cka.cka[i, j]:.2f} "
             f"(shuffled rows at most {np.abs(self.cka.shuffled[away]).max(initial=0):.2f})"
         )
-
-    def details(self) -> list[str]:
-        """Return the CKA of all pairs in one line, then one line per pair compared closely."""
-        lines = [str(self.cka)]
+        smallest = min((row["cka"] for row in self.to_records()), default=None)
+        yield Facts(("spaces", str(len(self.spaces))), ("smallest CKA", "" if smallest is None else cell(smallest)))
+        yield str(self.cka)
         for row in self.to_records():
             transport = row["transport_excess"]
             moved = "" if transport is None else f", W2^2 above its floor {transport:.3g} (p {row['transport_p']:.2g})"
-            lines.append(
+            yield (
                 f"{row['first']} and {row['second']}: CKA {row['cka']:.3f} (shuffled {row['cka_null']:.3f}), "
                 f"Procrustes residual {row['procrustes']:.3f} (shuffled {row['procrustes_null']:.3f}){moved}"
             )
-        return lines
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of spaces, and the smallest CKA of a pair compared closely."""
-        smallest = min((row["cka"] for row in self.to_records()), default=None)
-        return [
-            ("spaces", str(len(self.spaces))),
-            ("smallest CKA", "" if smallest is None else cell(smallest)),
-        ]
 
     def to_records(self) -> list[Record]:
         """Return one row per pair: CKA, Procrustes and optimal transport, each with its null."""

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from interp.artifacts import Artefact, DocumentField, Dots, Finding
+from interp.artifacts import Artefact, DocumentField
 from interp.geometry.points import GeometryResult, ShapesConfig
 from interp.geometry.probes import ProbeResult
 from interp.geometry.shapes import Shape
@@ -14,6 +14,7 @@ from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.words import WordList
 from interp.models.short_name import short_name
 from interp.results import Record
+from interp.view import Dots, Facts, Finding, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,58 +68,44 @@ class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="
     lists: Annotated[dict[str, ConceptGeometry], DocumentField("lists.json")]
     """By name, in the order of the settings."""
 
-    def findings(self) -> list[Finding]:
-        """Return the list along whose order a move changes the answers furthest above its nulls."""
-        turned = [(name, geometry.shape, geometry.rotation) for name, geometry in self.lists.items()
-                  if isinstance(geometry.rotation, RotationSweep) and geometry.rotation.moves_output]  # fmt: skip
-        ordered = [candidate for candidate in turned if candidate[1].verdict in _ORDERS]
-        if not ordered:
-            return []
-        name, shape, rotation = max(ordered, key=lambda candidate: candidate[2].overall.low - candidate[2].random_high)
-        across, up = shape.coordinates[1].T.tolist()
-        return [
-            Finding(
-                kind="ring",
-                title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {short_name(self.settings.model)} uses",
-                sentence=f"Rotate the {name} on their plane and the model's answers move with them.",
-                more=f"Mean move {rotation.overall.estimate:.2f} nats, at {rotation.n_following} of "
-                f"{len(rotation.steps)} steps; random directions or the other way at most {rotation.random_high:.2f}. "
-                f"The order itself has p {min(shape.order.p_circular, shape.order.p_linear):.2g}.",
-                value=rotation.overall.estimate,
-                null=max(rotation.random_high, 0.0),
-                about="nats; null: random directions, and the other sense",
-                href=f"{self.href}?list={name}#rotation",
-                proof="See the proof",
-                dots=Dots(x=tuple(across), y=tuple(up), texts=shape.words, alike=True),
-            )
-        ]
-
-    def headline(self) -> str:
-        """Return one line: the number of lists, and of those with a shape."""
+    def view(self) -> View:
         shaped = [entry for entry in self.lists.values() if entry.shape.verdict not in ("nothing", "undecided")]
         n = len(self.lists)
-        return (
+        yield (
             f"{len(shaped)} of {n} list{'s' * (n > 1)} of words form a circle, line, order or cluster in "
             f"{short_name(self.settings.model)}, beyond words shuffled"
         )
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the verdict on every list."""
-        return [(name, geometry.shape.verdict) for name, geometry in self.lists.items()]
-
-    def details(self) -> list[str]:
-        """Return one line for each list: its verdict, the scores and p-values, and the effect of rotation."""
-        lines = []
+        yield Facts(*[(name, geometry.shape.verdict) for name, geometry in self.lists.items()])
         for name, geometry in self.lists.items():
             order, turned, moved = geometry.shape.order, geometry.rotation, ""
             if isinstance(turned, RotationSweep):
                 verb = "moves" if turned.moves_output else "does not move"
                 moved = f"; rotation {verb} the output, at {turned.n_following} of {len(turned.steps)} steps"
-            lines.append(
+            yield (
                 f"{name}: {geometry.shape.verdict} ({geometry.shape.reason}; circular {order.circular:.2f} p "
                 f"{order.p_circular:.4f}, linear {order.linear:.2f} p {order.p_linear:.4f}{moved})"
             )
-        return lines
+        turned = [(name, geometry.shape, geometry.rotation) for name, geometry in self.lists.items()
+                  if isinstance(geometry.rotation, RotationSweep) and geometry.rotation.moves_output]  # fmt: skip
+        ordered = [candidate for candidate in turned if candidate[1].verdict in _ORDERS]
+        if not ordered:
+            return
+        name, shape, rotation = max(ordered, key=lambda candidate: candidate[2].overall.low - candidate[2].random_high)
+        across, up = shape.coordinates[1].T.tolist()
+        yield Finding(
+            kind="ring",
+            title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {short_name(self.settings.model)} uses",
+            sentence=f"Rotate the {name} on their plane and the model's answers move with them.",
+            more=f"Mean move {rotation.overall.estimate:.2f} nats, at {rotation.n_following} of "
+            f"{len(rotation.steps)} steps; random directions or the other way at most {rotation.random_high:.2f}. "
+            f"The order itself has p {min(shape.order.p_circular, shape.order.p_linear):.2g}.",
+            value=rotation.overall.estimate,
+            null=max(rotation.random_high, 0.0),
+            about="nats; null: random directions, and the other sense",
+            href=f"?list={name}#rotation",
+            proof="See the proof",
+            dots=Dots(x=tuple(across), y=tuple(up), texts=shape.words, alike=True),
+        )
 
     def to_records(self) -> list[Record]:
         """Return one row per list: its verdict with the numbers behind it, and whether rotation moves the output."""

@@ -40,6 +40,7 @@ from interp.models.adapter import (
 from interp.models.hooked import HookedModel
 from interp.models.residual import FrozenNorm, ResidualStream, freeze
 from interp.results import Record, Result
+from interp.view import View
 
 Target = Literal["logit", "centred_logit", "logit_difference"]
 Answer = int | str | list[int] | Tensor
@@ -114,11 +115,10 @@ class LogitAttribution(Result):
         """Return one row per component, strongest first: `part, value, low, high, share`, as in `top`."""
         return self.top(len(self.parts))
 
-    def headline(self) -> str:
-        """Return one line: the logit that is split, and the number of prompts."""
+    def view(self) -> View:
         n, mean = len(self.total), float(self.total.mean())
         cap = f" {self.settings['logits']}" if "logits" in self.settings else ""
-        return f"Direct logit attribution: {mean:.2f} logits{cap} over {len(self.parts)} parts, {n} prompts"
+        yield f"Direct logit attribution: {mean:.2f} logits{cap} over {len(self.parts)} parts, {n} prompts"
 
     def _or_zero(self, part: str) -> Tensor:
         return self[part] if part in self.parts else torch.zeros_like(self.total)

@@ -33,6 +33,7 @@ from interp.models.short_name import short_name
 from interp.options import Seed
 from interp.results import Record
 from interp.statistics import Interval
+from interp.view import Facts, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -200,27 +201,19 @@ class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian
             for layer in self.layers
         ]
 
-    def headline(self) -> str:
-        """Return one line: the layers, and how well two halves of the texts agree."""
+    def view(self) -> View:
         mean = float(np.mean([layer.agreement for layer in self.layers]))
         agreed = "" if math.isnan(mean) else f"; read directions of two halves agree to a cosine of {mean:.2f}"
         layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
-        return f"Jacobian lens of {short_name(self.settings.model)}, {layers}{agreed}"
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the numbers of layers, of texts, and of layers where it is nearer to the model than each null."""
-        logit = sum(layer.below_logit.low > 0 for layer in self.layers)
-        mean = sum(layer.below_mean.low > 0 for layer in self.layers)
-        return [
+        yield f"Jacobian lens of {short_name(self.settings.model)}, {layers}{agreed}"
+        beyond_mean = sum(layer.below_mean.low > 0 for layer in self.layers)
+        yield Facts(
             ("layers", str(len(self.layers))),
             ("texts for each row", str(self.n_texts)),
-            ("better than the logit lens", str(logit)),
-            ("better than the mean alone", str(mean)),
-        ]
-
-    def details(self) -> list[str]:
-        """Return one line per hook point: the KL of every lens and null."""
-        return [
+            ("better than the logit lens", str(sum(layer.below_logit.low > 0 for layer in self.layers))),
+            ("better than the mean alone", str(beyond_mean)),
+        )
+        yield from [
             f"{x.hook_point}: Jacobian {x.kl_jacobian:.2f} nats at gain {x.gain:.2f}; "
             + ", ".join(
                 f"{name} {kl.estimate:.2f}"

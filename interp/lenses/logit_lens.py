@@ -26,6 +26,7 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import Capture
 from interp.names import lens_hook_points
 from interp.results import ROWS, Record, Result
+from interp.view import Rows, View
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -81,13 +82,12 @@ class LogitLens(Result):
 
         return pd.DataFrame([self._row(record) for record in self.to_records()])
 
-    def headline(self) -> str:
-        """Return one line: the lens and the prompt's last token."""
-        return (
-            f"{self.lens.capitalize()} lens: next token after {self.tokens[-1]!r}, layer by layer (entropy, KL in nats)"
-        )
+    def view(self) -> View:
+        after = f"next token after {self.tokens[-1]!r}"
+        yield f"{self.lens.capitalize()} lens: {after}, layer by layer (entropy, KL in nats)"
+        yield Rows(self._rows)
 
-    def shown(self) -> list[Record]:
+    def _rows(self) -> list[Record]:
         """Return the last position, at evenly spaced layers."""
         rows = [self._row(r) for r in self.to_records() if r["position"] == len(self.tokens) - 1]
         chosen = np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).round().astype(int)
@@ -134,13 +134,9 @@ class TokenTrajectory(Result):
             for position, rank in enumerate(ranks)
         ]
 
-    def headline(self) -> str:
-        """Return one line: the token and the lens."""
-        return f"Token {self.token_id} through {len(self.layers)} layers, {self.lens} lens; the last position"
-
-    def shown(self) -> list[Record]:
-        """Return the last position."""
-        return [row for row in self.to_records() if row["position"] == self.rank.shape[1] - 1]
+    def view(self) -> View:
+        yield f"Token {self.token_id} through {len(self.layers)} layers, {self.lens} lens; the last position"
+        yield Rows(lambda: [row for row in self.to_records() if row["position"] == self.rank.shape[1] - 1])
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from interp.lenses.lens import check_weights, fitted_hook_points
 from interp.models.short_name import short_name
 from interp.options import Seed
 from interp.results import Record
+from interp.view import Facts, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,23 +133,16 @@ class TunedLens(Artefact, kind="lens", title="Tuned lens"):
             {name: getattr(layer, name) for name in ("hook_point", "kl_logit", "kl_tuned")} for layer in self.layers
         ]
 
-    def headline(self) -> str:
-        """Return one line: in how many layers it is nearer to the model's output than the logit lens."""
+    def view(self) -> View:
         better = f"{sum(x.kept for x in self.layers)} of {len(self.layers)}"
-        return f"Tuned lens of {short_name(self.settings.model)}, better than the logit lens in {better} layers"
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of translators that beat the plain lens."""
-        return [
+        yield f"Tuned lens of {short_name(self.settings.model)}, better than the logit lens in {better} layers"
+        yield Facts(
             ("layers", str(len(self.layers))),
             ("better than the logit lens", str(sum(x.kept for x in self.layers))),
             ("KL measured on", f"{self.settings.heldout_positions:,} held-out tokens"),
-        ]
-
-    def details(self) -> list[str]:
-        """Return one line per hook point: the KL of both lenses."""
+        )
         notes = {True: "", False: "  (no better than the logit lens, which replaces it)"}
-        return [
+        yield from [
             f"{x.hook_point}: logit lens {x.kl_logit:.3f}, tuned {x.kl_tuned:.3f} nats{notes[x.kept]}"
             for x in self.layers
         ]

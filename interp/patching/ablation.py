@@ -36,6 +36,7 @@ from interp.patching.patching_map import AblationEffect
 from interp.progress import Progress
 from interp.results import Record, Result, columns_of
 from interp.statistics import t_interval
+from interp.view import Rows, View
 
 AblationKind = Literal["zero", "mean", "resample"]
 
@@ -159,14 +160,10 @@ class Ablations(Result):
         """Return one row per group: `group, kind, loss_first_half, loss_second_half, low, high, n_heads`."""
         return [columns_of(row) for row in self.rows(confidence)]
 
-    def headline(self) -> str:
-        """Return one line: the kind of ablation and the loss without it."""
+    def view(self) -> View:
         kind, loss = self.settings.get("kind", ""), float(self.base_second.mean())
-        return f"Change of the loss by {kind} ablation, in nats; the whole model's is {loss:.3f} in the second half"
-
-    def shown(self) -> list[Record]:
-        """Return the groups with the largest effect on the second half first."""
-        return sorted(self.to_records(), key=lambda row: -row["loss_second_half"])
+        yield f"Change of the loss by {kind} ablation, in nats; the whole model's is {loss:.3f} in the second half"
+        yield Rows(lambda: sorted(self.to_records(), key=lambda row: -row["loss_second_half"]))
 
 
 @torch.no_grad()

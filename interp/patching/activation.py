@@ -38,6 +38,7 @@ from interp.models.residual import ResidualStream
 from interp.patching.patching_map import Direction, HeadKind, Patch, PromptPair, What, strongest
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
+from interp.view import Rows, View
 
 Metric = Callable[[Tensor], Tensor]
 """`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger means more correct."""
@@ -156,16 +157,12 @@ class ActivationPatching(Result):
         """Return the patches with the largest effects by absolute value, largest first."""
         return strongest(self.rows, n)
 
-    def headline(self) -> str:
-        """Return one line: the patch, the direction and the two metrics."""
-        return (
+    def view(self) -> View:
+        yield (
             f"Activation patching of {self.settings.what} ({self.settings.direction}): effect 1 is the whole gap "
             f"between the clean metric {self.clean_metric:.2f} and the corrupt one {self.corrupt_metric:.2f}"
         )
-
-    def shown(self) -> list[Record]:
-        """Return the patches with the largest effects."""
-        return [row.record() for row in self.top(ROWS)]
+        yield Rows(lambda: [row.record() for row in self.top(ROWS)])
 
 
 @torch.no_grad()

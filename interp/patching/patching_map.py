@@ -14,6 +14,7 @@ from interp.models.short_name import short_name
 from interp.nulls import BEYOND, PER_PART, NullKind, smallest_p
 from interp.options import BASIC, check_least
 from interp.results import ROWS, Record, columns_of
+from interp.view import Facts, Rows, View
 
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
 Direction = Literal["denoise", "noise"]
@@ -207,35 +208,24 @@ class PatchingMap(Artefact, kind="patching", title="Patching map", made_by="patc
         """Return one row per patch: its axes, `effect`, `stderr`, `null`, `null_low`, `null_high`, `beyond`."""
         return [row.record() for row in self.rows]
 
-    def shown(self) -> list[Record]:
-        """Return the patches with the largest effects."""
-        return [row.record() for row in self.strongest(ROWS)]
-
-    def headline(self) -> str:
-        """Return one line: the patch, and the patches beyond their null."""
+    def view(self) -> View:
         s, beyond = self.settings, f"{self.n_beyond} of {len(self.rows)} patches {BEYOND}"
         between = "two prompts" if s.task.name == "pair" else f"prompts of {s.task.name}"
-        return f"Patching {s.what} in {short_name(s.model) or 'a model'} between {between}: {beyond}"
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of discoveries, the direction and the largest null effect."""
-        return [
+        yield f"Patching {s.what} in {short_name(s.model) or 'a model'} between {between}: {beyond}"
+        yield Facts(
             (BEYOND, f"{self.n_beyond:,} of {len(self.rows):,}"),
             ("direction", self.settings.direction),
             (self.settings.task.metric, f"clean {self.clean_metric:.3g}, corrupt {self.corrupt_metric:.3g}"),
             ("largest null effect", f"{self.threshold:.3g}"),
-        ]
-
-    def details(self) -> list[str]:
-        """Return a short table: the largest effects, each with its null, and the rule by which one counts as found."""
+        )
         width, draws = 34, self.settings.draws
-        lines = [f"{'':{width}}  effect    null (smallest to largest)"]
+        yield f"{'':{width}}  effect    null (smallest to largest)"
         for row in self.strongest():
             mark = f"  {BEYOND}" if row.beyond else ""
             null = f"{row.null:+.3f} ({row.null_low:+.3f} to {row.null_high:+.3f})"
-            lines.append(f"{row.where[:width]:{width}}  {row.effect:+.3f}   {null}{mark}")
-        return [
-            *lines,
+            yield f"{row.where[:width]:{width}}  {row.effect:+.3f}   {null}{mark}"
+        yield (
             f"null: {self.null}, {draws} map{'s' * (draws > 1)}, largest effect {self.threshold:.3g}; "
-            f"a false discovery anywhere in a map has a chance of at most 1 in {draws + 1}",
-        ]
+            f"a false discovery anywhere in a map has a chance of at most 1 in {draws + 1}"
+        )
+        yield Rows(lambda: [row.record() for row in self.strongest(ROWS)])

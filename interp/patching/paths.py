@@ -56,6 +56,7 @@ from interp.names import HeadName, NodeName, parse_head, parse_node
 from interp.patching.activation import check_pairs, measure
 from interp.patching.task import final_point
 from interp.results import Record, Result
+from interp.view import View
 
 Part = Literal["q", "k", "v", "mlp", "logits"]
 
@@ -265,10 +266,9 @@ class PathPatching(Result):
             {"prompt": i, "effect": e, "base": b} for i, (e, b) in enumerate(zip(self.effect, self.base, strict=True))
         ]
 
-    def headline(self) -> str:
-        """Return one line: the path and its mean effect."""
+    def view(self) -> View:
         share = f", {self.share:.0%} of the gap" if self.other is not None else ""
-        return f"Path {self.settings.get('path', '')}: effect {self.effect.mean():+.3f} on the metric{share}"
+        yield f"Path {self.settings.get('path', '')}: effect {self.effect.mean():+.3f} on the metric{share}"
 
 
 class PathPatcher:

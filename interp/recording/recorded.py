@@ -11,6 +11,7 @@ from interp.artifacts import Artefact, DocumentField
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.options import BASIC, Seed
+from interp.view import Facts, View
 
 Bos = Literal["context", "document", "none"]
 StoredType = Literal["float16", "bfloat16", "float32", "int8"]
@@ -143,7 +144,25 @@ class Recorded(Artefact, kind="recording", made_by="record"):
         """Number of rows, BOS and padding included."""
         return sum(self.shard_rows)
 
-    def headline(self) -> str:
+    def view(self) -> View:
+        yield self._sentence()
+        speed = [] if self.tokens_per_second is None else [("tokens/s", f"{self.tokens_per_second:,.0f}")]
+        stored = "text only" if self.live else self.settings.dtype
+        yield Facts(
+            ("documents", f"{self.n_documents:,}"),
+            ("context", f"{self.settings.context_length:,}"),
+            ("stored as", stored),
+            *([] if self.settings.text is None else [("engine", self.settings.text.engine)]),
+            *speed,
+        )
+        target = self.settings.n_tokens
+        if self.n_real < target:
+            yield f"the corpus ended before {target:,} tokens"
+        for name, cost in (self.rounding or {}).items():
+            exact = f"relative error {cost.relative_error:.2%}; rounding alone is an FVU of {cost.fvu:.2g}"
+            yield f"int8 at {name}: {exact}"
+
+    def _sentence(self) -> str:
         """Return the number of tokens, their text and model, and the hook points."""
         s, points = self.settings, self.settings.hook_points
         named = points[0] + (f" and {len(points) - 1} more" if len(points) > 1 else "")
@@ -151,27 +170,6 @@ class Recorded(Artefact, kind="recording", made_by="record"):
             return f"{self.n_real:,} rows of planted features at {named}"
         corpus = s.text.corpus.rstrip("/").rpartition("/")[2]
         return f"{self.n_real:,} tokens of {corpus} read by {short_name(s.model)}, at {named}"
-
-    def details(self) -> list[str]:
-        """Return whether the corpus ended early, and what int8 costs."""
-        target = self.settings.n_tokens
-        early = [f"the corpus ended before {target:,} tokens"] if self.n_real < target else []
-        return early + [
-            f"int8 at {name}: relative error {cost.relative_error:.2%}; rounding alone is an FVU of {cost.fvu:.2g}"
-            for name, cost in (self.rounding or {}).items()
-        ]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of documents, the context length, the stored type and the speed."""
-        speed = [] if self.tokens_per_second is None else [("tokens/s", f"{self.tokens_per_second:,.0f}")]
-        stored = "text only" if self.live else self.settings.dtype
-        return [
-            ("documents", f"{self.n_documents:,}"),
-            ("context", f"{self.settings.context_length:,}"),
-            ("stored as", stored),
-            *([] if self.settings.text is None else [("engine", self.settings.text.engine)]),
-            *speed,
-        ]
 
 
 class ShardFile(TypedDict):

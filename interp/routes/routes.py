@@ -19,6 +19,7 @@ from interp.options import ModelName, PromptText
 from interp.results import ROWS, Record
 from interp.routes._words import shown
 from interp.text.function_words import FUNCTION_WORDS
+from interp.view import Facts, Rows, View
 
 FLOOR, FLOOR_KL = 0.25, 0.05
 """Smallest effect of a route that is drawn, and its smallest KL on the whole next-token distribution, in nats.
@@ -333,12 +334,23 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
         said = f"{quoted(source)}{' (each time)' if route.with_words else ''}"
         return f"{said} tells {quoted(destination)}{layers}{against}" + (f": {words}" if words else "")
 
-    def headline(self) -> str:
-        """Return why the model says the answer, in one sentence."""
+    def view(self) -> View:
         model = short_name(self.settings.model)
         likeliest = not self.says or self.says[0].text == self.answer
         verb, chance = ("says", f"({self.probability:.0%})") if likeliest else ("gives", f"{self.probability:.1%}")
-        return f"{model} {verb} {quoted(self.answer)} {chance}: {self.sentence}"
+        yield f"{model} {verb} {quoted(self.answer)} {chance}: {self.sentence}"
+        usual = sum(route.is_usual for route in self.routes)
+        yield Facts(
+            ("answer", f"{quoted(self.answer)} {self.probability:.0%}"),
+            ("edges cut", f"{self.measured:,} of {self.n_edges:,}"),
+            (f"routes above {FLOOR} nats", str(len(self.routes) - usual)),
+            ("usual on any prompt", str(usual)),
+        )
+        yield from [f"  {self._told(route)} ({route.effect:+.2f} nats)" for route in self.drawn]
+        yield from [self._swap_line(swap) for swap in self.swaps]
+        if self.enough is not None:
+            yield self._enough_line(self.enough)
+        yield Rows(lambda: self.to_records()[:ROWS])
 
     def stated(self) -> dict[str, StatedNumber]:
         """Return what a claim may say: how far one route moves the answer with the values of another word.
@@ -376,28 +388,6 @@ class Routes(Artefact, kind="routes", title="Routes of a prompt", made_by="why")
             }
             for route in self.routes
         ]  # fmt: skip
-
-    def shown(self) -> list[Record]:
-        """Return the strongest routes."""
-        return self.to_records()[:ROWS]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the answer with its probability, and the numbers of edges and routes."""
-        usual = sum(route.is_usual for route in self.routes)
-        return [
-            ("answer", f"{quoted(self.answer)} {self.probability:.0%}"),
-            ("edges cut", f"{self.measured:,} of {self.n_edges:,}"),
-            (f"routes above {FLOOR} nats", str(len(self.routes) - usual)),
-            ("usual on any prompt", str(usual)),
-        ]
-
-    def details(self) -> list[str]:
-        """Return one line per route that is drawn, per swap, and for the set that is enough."""
-        lines = [f"  {self._told(route)} ({route.effect:+.2f} nats)" for route in self.drawn]
-        lines += [self._swap_line(swap) for swap in self.swaps]
-        if self.enough is not None:
-            lines.append(self._enough_line(self.enough))
-        return lines
 
     def _swap_line(self, swap: Swap) -> str:
         null = f"unrelated values at most {max(swap.null):+.2f}" if swap.null else "no null"

@@ -24,6 +24,7 @@ from interp.errors import ConfigError, CorruptError
 from interp.options import check_least, check_positive
 from interp.results import Record
 from interp.studies._transitions import first_at
+from interp.view import Facts, Rows, View
 
 LEARNED = 0.99
 """accuracy above which pairs count as learned"""
@@ -197,24 +198,17 @@ class Grokking(Artefact, kind="grokking", made_by="dynamics grok"):
             for at, run in enumerate(self.runs)
         ]
 
-    def headline(self) -> str:
-        """Return one line: the number of seeds that grokked."""
+    def view(self) -> View:
         grokked = sum(run.phases.grokked for run in self.runs)
-        return f"Addition modulo {self.settings.p}: {grokked} of {len(self.runs)} seeds grokked"
-
-    def shown(self) -> list[Record]:
-        """Return the phases of each seed, in epochs."""
-        return [
-            {"seed": run.seed, **vars(run.phases), "grokked": run.phases.grokked, "keys": run.keys} for run in self.runs
-        ]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the key frequencies of each seed."""
-        return [(f"seed {run.seed} frequencies", ", ".join(map(str, run.keys))) for run in self.runs]
-
-    def details(self) -> list[str]:
-        """Return one line per seed: the epochs of its phases, and the changes of loss in the gap."""
-        return [self._said(at) for at in range(len(self.runs))]
+        yield f"Addition modulo {self.settings.p}: {grokked} of {len(self.runs)} seeds grokked"
+        yield Facts(*[(f"seed {run.seed} frequencies", ", ".join(map(str, run.keys))) for run in self.runs])
+        yield from [self._said(at) for at in range(len(self.runs))]
+        yield Rows(
+            lambda: [
+                {"seed": run.seed, **vars(run.phases), "grokked": run.phases.grokked, "keys": run.keys}
+                for run in self.runs
+            ]
+        )
 
     def _said(self, at: int) -> str:
         run = self.runs[at]

@@ -9,11 +9,12 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from interp.artifacts import Artefact, DocumentField, Dots, Finding
+from interp.artifacts import Artefact, DocumentField
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.results import Record, Result
 from interp.studies._transitions import Transition
+from interp.view import Dots, Facts, Finding, Rows, View
 
 CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
 LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
@@ -71,12 +72,12 @@ class InductionRun(Result):
             for i, step in enumerate(self.steps)
         ]
 
-    def headline(self) -> str:
-        """Return one line: the onset of copying."""
+    def view(self) -> View:
         summary = "no sudden onset of copying" if self.onset is None else f"copying sets in at step {self.onset:.0f}"
-        return f"{short_name(self.spec)}, seed {self.seed}: {summary}"
+        yield f"{short_name(self.spec)}, seed {self.seed}: {summary}"
+        yield Rows(self._rows)
 
-    def shown(self) -> list[Record]:
+    def _rows(self) -> list[Record]:
         """Return the transition of each curve."""
         names = ("sudden", "onset", "middle", "end", "before", "after")
         return [{"curve": c} | {n: getattr(t, n) for n in names} for c, t in self.transitions.items()]
@@ -113,40 +114,44 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
         names = ("spec", "seed", "onset", "together")
         return [{name: getattr(run, name) for name in names} for run in self.runs]
 
-    def findings(self) -> list[Finding]:
-        """Return the model whose copying sets in while its control, of the same data, never copies."""
+    def view(self) -> View:
+        yield self._sentence()
+        yield Facts(
+            *[(f"{run.spec} {run.seed} from step", f"{run.onset:,.0f}") for run in self.runs if run.onset is not None]
+        )
+        for run in self.runs:
+            where = "does not begin to copy" if run.onset is None else f"begins to copy at step {run.onset:.0f}"
+            timing = "" if run.together is None else f", within {run.together:.0f} steps of its heads' induction score"
+            yield f"{run.label}: {where}{timing}; induction {run.curves['induction'][-1]:.2f}"
         dated = [run for run in self.runs if run.onset is not None]
         controls = [
             (run, control) for run in dated if (control := self.control(run)) is not None and control.onset is None
         ]
         if not controls:
-            return []
+            return
         run, control = max(controls, key=lambda pair: pair[0].curves["induction"][-1])
         of_folder = self.settings.every == 0
         same_data = "" if of_folder else ", trained on the same data,"
         score, null = float(run.curves["induction"][-1]), float(control.curves["induction"].max())
-        return [
-            Finding(
-                kind="onset",
-                title="A model begins to copy, all at once",
-                sentence=f"{short_name(run.spec)} begins to copy at step {run.onset:,.0f}; its induction heads end at "
-                f"{score:.2f}.",
-                more=f"{control.spec}{same_data} never reaches more than {null:.2f}.",
-                value=score,
-                null=null,
-                about=f"induction score; null: {'random weights' if of_folder else 'a model of one layer'}",
-                href=self.href,
-                proof="See the training",
-                dots=Dots(
-                    x=tuple(run.steps.astype(float).tolist()),
-                    y=tuple(run.curves["induction"].tolist()),
-                    across="training step",
-                    up="induction score",
-                ),
-            )
-        ]
+        yield Finding(
+            kind="onset",
+            title="A model begins to copy, all at once",
+            sentence=f"{short_name(run.spec)} begins to copy at step {run.onset:,.0f}; its induction heads end at "
+            f"{score:.2f}.",
+            more=f"{control.spec}{same_data} never reaches more than {null:.2f}.",
+            value=score,
+            null=null,
+            about=f"induction score; null: {'random weights' if of_folder else 'a model of one layer'}",
+            proof="See the training",
+            dots=Dots(
+                x=tuple(run.steps.astype(float).tolist()),
+                y=tuple(run.curves["induction"].tolist()),
+                across="training step",
+                up="induction score",
+            ),
+        )
 
-    def headline(self) -> str:
+    def _sentence(self) -> str:
         """Count the models that begin to copy."""
         dated = sum(run.onset is not None for run in self.runs)
         if self.settings.every:
@@ -157,16 +162,3 @@ class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction
             return f"{subject}: copying sets in at step {first.onset:,.0f}"
         score = first.curves["induction"]
         return f"{subject}: no sudden onset found; induction score from {score[0]:.2f} to {score[-1]:.2f}"
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the step at which each model begins to copy."""
-        return [(f"{run.spec} {run.seed} from step", f"{run.onset:,.0f}") for run in self.runs if run.onset is not None]
-
-    def details(self) -> list[str]:
-        """Return one line per run: the onset of copying, and the last induction score."""
-        lines = []
-        for run in self.runs:
-            where = "does not begin to copy" if run.onset is None else f"begins to copy at step {run.onset:.0f}"
-            timing = "" if run.together is None else f", within {run.together:.0f} steps of its heads' induction score"
-            lines.append(f"{run.label}: {where}{timing}; induction {run.curves['induction'][-1]:.2f}")
-        return lines

@@ -50,6 +50,7 @@ from interp.tracing.edges import Adjacency, System
 from interp.tracing.frozen import FrozenModel, Starts, apply_linear
 from interp.tracing.graph import AttributionGraph, EffectAgreement, GraphNode, TraceConfig
 from interp.tracing.replacement import LayerLatents
+from interp.view import View
 
 ROWS = 16
 """Changed copies of the prompt in one forward pass."""
@@ -431,11 +432,10 @@ class EdgeSplit(Result):
     """attention of each head from the target's position to each key position"""
     token_texts: tuple[str, ...]
 
-    def headline(self) -> str:
-        """Name the edge and the number of heads that carry most of it."""
+    def view(self) -> View:
         sizes = np.sort(np.abs(self.heads).sum(2), axis=None)[::-1]
         n = int(np.searchsorted(np.cumsum(sizes), 0.5 * sizes.sum())) + 1 if sizes.sum() else 0
-        return (
+        yield (
             f"{self.source} -> {self.target}: {self.total:+.3g}, of which {self.stays:+.3g} without a move; {n} heads "
             "carry half of the rest."
         )

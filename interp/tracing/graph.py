@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from interp.artifacts import Artefact, DocumentField, Dots, Finding, Table
+from interp.artifacts import Artefact, DocumentField, Table
 from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.models.short_name import short_name
@@ -28,6 +28,7 @@ from interp.results import Record
 from interp.statistics import Interval
 from interp.tracing._influence import GraphScores
 from interp.tracing._sufficiency import Sufficiency
+from interp.view import Dots, Facts, Finding, Rows, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -422,12 +423,46 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
             for i in order
         ]
 
-    def shown(self) -> list[Record]:
-        """Return the kept nodes, with the columns that fit a line."""
-        columns = ("node", "label", "activation", "influence", "share")
-        return [{name: row[name] for name in columns} for row in self.to_records() if row["kept"]]
+    def view(self) -> View:
+        yield self._sentence()
+        kept = [("nodes kept", f"{sum(node.kept for node in self.nodes):,}")]
+        known = (("replacement score", self.scores), ("without latents", self.floor))
+        yield Facts(*(kept + [(name, f"{scores.replacement:.3g}") for name, scores in known if scores is not None]))
+        yield from [*self._size_sentences(), *self._score_sentences()]
+        if self.run is not None:
+            yield f"{self.run.rows} of {self.run.active} active latents have their edges"
+        yield from self.sufficiency.lines() if self.sufficiency is not None else ()
+        yield Rows(self._rows)
+        effects = self.effects
+        if effects is None or len(effects.nodes) < 3:
+            return
+        value, chance = effects.spearman.estimate, effects.chance
+        if effects.spearman.low <= chance or value <= effects.direct_spearman.estimate:
+            return
+        null, own = self.untrained, self.scores
+        if null is not None and own is not None and null.replacement > own.replacement:
+            return
+        target, contrast = self.targets[0].sides
+        question = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")
+        yield Finding(
+            kind="graph",
+            title=f"Why {question} after “{self.prompt.strip()[-40:]}”",
+            sentence=f"A graph of its causes predicts what the model loses without each of {len(effects.nodes)} "
+            f"latents: rank correlation {value:.2f}.",
+            more=f"Direct effects alone reach {effects.direct_spearman.estimate:.2f}. One prompt, one run.",
+            value=value,
+            null=chance,
+            about="rank correlation; null: 95 % of random orders",
+            proof="Open the graph",
+            dots=Dots(
+                x=tuple(effects.predicted.tolist()),
+                y=tuple(effects.measured.tolist()),
+                across="predicted effect, logits",
+                up="measured effect",
+            ),
+        )
 
-    def headline(self) -> str:
+    def _sentence(self) -> str:
         """Return the end of the prompt, the first target, and how well the graph predicts ablations."""
         words = self.prompt.split(" ")
         prompt = " ".join(["…"] * (len(words) > PROMPT_WORDS) + words[-PROMPT_WORDS:])[-60:]
@@ -437,6 +472,11 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
         if (known := self.effects) is None:
             return f"{line}; not tested yet" if self.first_picture else line
         return f"{line}; predicts ablations: {known.spearman.estimate:.2f} (chance {known.chance:.2f})"
+
+    def _rows(self) -> list[Record]:
+        """Return the kept nodes, with the columns that fit a line."""
+        columns = ("node", "label", "activation", "influence", "share")
+        return [{name: row[name] for name in columns} for row in self.to_records() if row["kept"]]
 
     def _size_sentences(self) -> list[str]:
         """Return the model, all targets, and what was stored of the graph."""
@@ -466,53 +506,6 @@ class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
                 f"and norms frozen: slope {effects.edges_slope:.2f}, {effects.edges_spearman.estimate:.2f}."
             )
         return lines
-
-    def details(self) -> list[str]:
-        """Return size and scores."""
-        lines = [*self._size_sentences(), *self._score_sentences()]
-        if self.run is not None:
-            lines.append(f"{self.run.rows} of {self.run.active} active latents have their edges")
-        return [*lines, *(self.sufficiency.lines() if self.sufficiency is not None else ())]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of nodes that are kept, and the replacement score next to its floor."""
-        kept = [("nodes kept", f"{sum(node.kept for node in self.nodes):,}")]
-        known = (("replacement score", self.scores), ("without latents", self.floor))
-        return kept + [(name, f"{scores.replacement:.3g}") for name, scores in known if scores is not None]
-
-    def findings(self) -> list[Finding]:
-        """Return a graph whose predicted effects the model confirms, better than direct effects alone."""
-        effects = self.effects
-        if effects is None or len(effects.nodes) < 3:
-            return []
-        value, chance = effects.spearman.estimate, effects.chance
-        if effects.spearman.low <= chance or value <= effects.direct_spearman.estimate:
-            return []
-        null, own = self.untrained, self.scores
-        if null is not None and own is not None and null.replacement > own.replacement:
-            return []
-        target, contrast = self.targets[0].sides
-        question = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")
-        return [
-            Finding(
-                kind="graph",
-                title=f"Why {question} after “{self.prompt.strip()[-40:]}”",
-                sentence=f"A graph of its causes predicts what the model loses without each of {len(effects.nodes)} "
-                f"latents: rank correlation {value:.2f}.",
-                more=f"Direct effects alone reach {effects.direct_spearman.estimate:.2f}. One prompt, one run.",
-                value=value,
-                null=chance,
-                about="rank correlation; null: 95 % of random orders",
-                href=self.href,
-                proof="Open the graph",
-                dots=Dots(
-                    x=tuple(effects.predicted.tolist()),
-                    y=tuple(effects.measured.tolist()),
-                    across="predicted effect, logits",
-                    up="measured effect",
-                ),
-            )
-        ]
 
     def check_model(self, weight_hash: str) -> None:
         """Raise `MismatchError` when the graph was traced in other weights."""

@@ -30,6 +30,7 @@ from interp.tracing.edges import System
 from interp.tracing.effects import Mode, deltas, final_input, final_states, latent_of, read_of, set_latent
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
+from interp.view import View
 
 ROUNDING = 1e-6
 """Part of the clean value by which draws may differ from the effect and still count as reaching it: float32 rounds."""
@@ -66,10 +67,9 @@ class GraphIntervention(Result):
     tokens: list[TokenChange] = field(default_factory=list)
     """most likely next tokens, before or after"""
 
-    def headline(self) -> str:
-        """State the effect with its prediction and its null."""
+    def view(self) -> View:
         beside = "no prediction" if self.predicted is None else f"predicted {self.predicted:+.3g}"
-        return (
+        yield (
             f"One run, {len(self.changes)} latent{'s' * (len(self.changes) > 1)} changed: {self.target!r} moves by "
             f"{self.measured:+.3g} logits ({beside}; random latents {self.random_low:+.3g} to {self.random_high:+.3g}, "
             f"p {self.p:.2g})."
@@ -172,9 +172,8 @@ class LatentContinuations(Result):
     changed: str
     random: tuple[str, ...]
 
-    def headline(self) -> str:
-        """Name the prompt."""
-        return f"Most likely continuations of {self.prompt!r}"
+    def view(self) -> View:
+        yield f"Most likely continuations of {self.prompt!r}"
 
     def to_records(self) -> list[Record]:
         """Return one row per continuation: `run` (clean, changed, random), `text`."""

@@ -31,6 +31,7 @@ from interp.tracing.edges import System
 from interp.tracing.effects import reader_of
 from interp.tracing.frozen import Starts, apply_linear
 from interp.tracing.graph import AttributionGraph
+from interp.view import View
 
 BATCH = 64
 """Readers in one pass."""
@@ -52,10 +53,9 @@ class HeadLoadings(Result):
         """Mean over all heads, the baseline of a single one."""
         return float(self.shares.mean())
 
-    def headline(self) -> str:
-        """Return the strongest head beside the mean head."""
+    def view(self) -> View:
         best = self.to_records()[0]
-        return (
+        yield (
             f"{best['head']} carries {best['loading']:.1%} of the graph's influence, the mean head {self.mean:.1%}; "
             f"{self.crossing:.0%} of the influence is on edges between positions."
         )

@@ -44,6 +44,7 @@ from interp.results import Record, Result
 from interp.tracing.edges import ReaderEffects, System
 from interp.tracing.graph import AttributionGraph, GraphNode
 from interp.tracing.loadings import push_sources
+from interp.view import View
 
 PAIRED = 8
 """Nodes of the query whose pairs are computed."""
@@ -100,10 +101,9 @@ class AttentionReasons(Result):
     """null: relative scores of this key for other queries"""
     token_texts: tuple[str, ...]
 
-    def headline(self) -> str:
-        """Return one line: the relative score beside its nulls."""
+    def view(self) -> View:
         query, key = (f"{self.token_texts[at]!r} ({at})" for at in (self.query, self.key))
-        return (
+        yield (
             f"{self.head} attends from {query} to {key} at {self.attention:.0%}: score {self.relative_score:+.2f} "
             f"above the mean of other keys ({_range(self.other_keys)} for these; {_range(self.other_queries)} for "
             "this key from other positions)."

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from interp.results import Record, Result
 from interp.tracing.background import Latent, direction
 from interp.tracing.graph import AttributionGraph
+from interp.view import View
 
 SHARES = (0.6, 0.7, 0.8)
 """Shares of the influence that nodes hold together."""
@@ -41,14 +42,14 @@ class Returning(Result):
         rows = zip(self.latents, self.same, self.other, strict=True)
         return [{"latent": name, "same": _mean(same), "other": _mean(other)} for name, same, other in rows]
 
-    def headline(self) -> str:
-        """Return how often latents return, beside graphs of other answers; "one run" without other wordings."""
+    def view(self) -> View:
         n, m = self.same.shape[1], self.other.shape[1]
         if not n:
-            return "One run: no other graph here explains the same answer; trace a paraphrase with the same target"
+            yield "One run: no other graph here explains the same answer; trace a paraphrase with the same target"
+            return
         null = f", of {m} of other answers in {_mean(self.other):.0%}" if m else "; no graph of another answer is here"
         every = int((self.same == 1).all(1).sum())
-        return (
+        yield (
             f"Of {n} other graph{'s' * (n > 1)} of the same answer a latent returns in {_mean(self.same):.0%}{null}; "
             f"{every} of {len(self.latents)} return in all"
         )

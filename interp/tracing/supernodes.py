@@ -20,6 +20,7 @@ from interp.errors import ConfigError
 from interp.nulls import ALPHA, NUMERIC_DRAWS, holm, p_from_null
 from interp.results import Record, Result
 from interp.tracing.graph import AttributionGraph, GraphNode, Supernode
+from interp.view import View
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ class JudgedGroups(Result):
             for i, group in enumerate(self.groups)
         ]
 
-    def headline(self) -> str:
-        """Return how many groups hold, with nothing frozen."""
+    def view(self) -> View:
         if not self.groups:
-            return "No groups to judge."
-        return (
+            yield "No groups to judge."
+            return
+        yield (
             f"{int((self.p <= ALPHA).sum())} of {len(self.groups)} groups act together (agreement "
             f"{self.agreement.mean():.2f}; random groups {self.null.mean():.2f})."
         )

@@ -60,6 +60,7 @@ from interp.tracing.graph import (
     node_table,
 )
 from interp.tracing.replacement import NoReplacement, Replacement
+from interp.view import View
 
 Labels = Callable[[int, Sequence[int]], list[str]]
 """`labels(layer, latents)`: what each latent means; an empty text where that is not known."""
@@ -461,11 +462,10 @@ class Variants(Result):
         """Return the flows as rows of a table."""
         return [asdict(row) for row in self.rows()]
 
-    def headline(self) -> str:
-        """Name the template, and how many flows have a sign that the words agree on."""
+    def view(self) -> View:
         rows = self.rows()
         sure = sum(row.beyond for row in rows)
-        return (
+        yield (
             f"{self.template!r} with {len(self.words)} words: {sure} of {len(rows)} flows between groups have an "
             f"interval that excludes 0, {0.05 * len(rows):.0f} by chance."
         )

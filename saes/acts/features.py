@@ -15,6 +15,8 @@ from interp.errors import MismatchError, MissingError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS, Level, NullComparison
 from interp.options import Count, FeaturesName, PromptText, Strength
+from interp.results import Result
+from interp.view import View
 from saes.acts.run import AFTER, MOST_TOKENS, Run, without_gradients
 from saes.features.case import FeatureCase
 from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFirings
@@ -120,7 +122,7 @@ class Steer(OnFeature, Act[Run, list[SteeredRow]]):
 
 
 @dataclass(frozen=True)
-class SteeringVerdict:
+class SteeringVerdict(Result):
     """Rise of the words that a feature reads; below strength 0, their fall."""
 
     feature: int
@@ -134,21 +136,15 @@ class SteeringVerdict:
     shift: NullComparison
     """nats, `KL(unchanged || steered)` of the next token"""
 
-    @property
-    def lines(self) -> list[str]:
-        """The finding with both nulls and the smallest p-value that their number allows; then the size of the shift."""
+    def view(self) -> View:
         shown, raised, moved = ", ".join(self.words), self.raised, "fall" if self.strength < 0 else "rise"
-        return [
+        yield (
             f"Feature {self.feature} at {self.strength:.3g} × its maximum ({self.amount:.3g}): its words ({shown}) "
             f"{moved} by {raised.value:.3g} nats, {raised.exceeds()} "
             f"(p {raised.p:.3g}, the smallest possible is {raised.smallest_p:.3g}). "
-            f"{raised.verdict().capitalize()}, on this one prompt.",
-            f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds()}.",
-        ]
-
-    def headline(self) -> str:
-        """Both lines as one text."""
-        return " ".join(self.lines)
+            f"{raised.verdict().capitalize()}, on this one prompt."
+        )
+        yield f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds()}."
 
 
 @dataclass(frozen=True, kw_only=True)

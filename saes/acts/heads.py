@@ -10,7 +10,9 @@ from interp.errors import ConfigError, MismatchError, PromptError
 from interp.names import HeadName, parse_head
 from interp.nulls import DRAWS, NullComparison
 from interp.options import ArtefactName, Means
+from interp.results import Result
 from interp.seeds import derive_seed
+from interp.view import View
 from saes.acts.run import Run, without_gradients
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ ABLATED, MEAN_OVER = 8, 4
 
 
 @dataclass(frozen=True)
-class AblatedHead:
+class AblatedHead(Result):
     """Change of the prediction at the queries of a head's examples when it is ablated, in nats."""
 
     head: str
@@ -31,18 +33,14 @@ class AblatedHead:
     tokens: list[str]
     """query token of each example"""
 
-    def headline(self) -> str:
-        """Return the verdict in a sentence."""
+    def view(self) -> View:
         null = self.compared.draws["random heads"]
-        return (
+        yield (
             f"Ablating {self.head} changes the prediction after its queries by {self.compared.value:.4f} nats, a "
             f"random head by {sum(null) / len(null):.4f}: {self.compared.exceeds()} (p {self.compared.p:.2f})."
         )
-
-    def details(self) -> str:
-        """Return the query tokens with the largest change."""
         pairs = sorted(zip(self.by_example, self.tokens, strict=True), reverse=True)[:3]
-        return "Most after " + ", ".join(f"{token.strip() or token!r} ({change:.3f})" for change, token in pairs) + "."
+        yield "Most after " + ", ".join(f"{token.strip() or token!r} ({change:.3f})" for change, token in pairs) + "."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,8 +164,8 @@ class ChosenDictionary:
         return sae
 
 
-class Run:
-    """What is opened of a workspace: models and dictionaries, loaded at first use and kept, for one act at a time.
+class LoadedModels:
+    """Models of a workspace, loaded at first use and kept, and the hash of everything that was opened.
 
     Above `memory` bytes in total, the least recently used models are dropped; the one in use stays. A server's run
     takes the models of its artefacts alone (`known_only`): an address must not make it load another one. `device` is
@@ -191,7 +191,6 @@ class Run:
         self._models: dict[str, HookedModel] = {}
         self._kept: dict[tuple[str, str], Any] = {}
         """Dictionaries, lenses and other values that were made for a model."""
-        self._readings: dict[tuple[str, str, bool, str | None], PromptReading] = {}
         self._check: Callable[[str], None] = lambda stage: None
         self._pace = TokenPace()
 
@@ -291,6 +290,36 @@ class Run:
     def models(self) -> list[str]:
         """Return the specs of the models in memory, the most recently used last."""
         return list(self._models)
+
+    def _drop(self) -> None:
+        """Drop the least recently used models, with their dictionaries and lenses, until the rest fit in memory."""
+        while len(self._models) > 1 and sum(map(model_bytes, self._models.values())) > self._memory:
+            gone = next(iter(self._models))
+            del self._models[gone]
+            for key in [key for key in self._kept if key[0] == gone]:
+                del self._kept[key]
+            gc.collect()  # a model refers to itself
+
+    def _keep(self, key: tuple[str, str], load: Callable[[], Any]) -> Any:
+        known = self._kept.pop(key, None)
+        self._kept[key] = load() if known is None else known  # the last is the one used last
+        while len(self._kept) > _DICTIONARIES:
+            self._kept.pop(next(iter(self._kept)))
+        return self._kept[key]
+
+
+class Run(LoadedModels):
+    """Models of a workspace, with the prompts, lenses, dictionaries and features that an act reads there.
+
+    One act runs at a time.
+    """
+
+    @functools.cached_property
+    def _readings(self) -> "dict[tuple[str, str, bool, str | None], PromptReading]":
+        """Readings of prompts by text, model, chat and the hash of the features."""
+        return {}
+
+    # Prompts
 
     def prompt(self, text: str, spec: str, chat: bool = False) -> "tuple[HookedModel, Tensor]":
         """Return the model and the tokens `[1, n]` of a prompt. Raises `PromptError` (empty, or too long)."""
@@ -492,27 +521,9 @@ class Run:
         key = (graph.model, graph.about.content_hash)
         return self._keep(key, lambda: system_of(graph, self.model(graph.model), self.workspace))
 
-    # Memory
-
-    def _drop(self) -> None:
-        """Drop the least recently used models, with their dictionaries and lenses, until the rest fit in memory."""
-        while len(self._models) > 1 and sum(map(model_bytes, self._models.values())) > self._memory:
-            gone = next(iter(self._models))
-            del self._models[gone]
-            for key in [key for key in self._kept if key[0] == gone]:
-                del self._kept[key]
-            gc.collect()  # a model refers to itself
-
     def _version(self, features: str | None) -> str | None:
         """Return the content hash of a features artefact, which differs once it is made again."""
         return self.workspace.manifest("features", features).content_hash if features else None
-
-    def _keep(self, key: tuple[str, str], load: Callable[[], Any]) -> Any:
-        known = self._kept.pop(key, None)
-        self._kept[key] = load() if known is None else known  # the last is the one used last
-        while len(self._kept) > _DICTIONARIES:
-            self._kept.pop(next(iter(self._kept)))
-        return self._kept[key]
 
     def _open_dictionary(self, spec: str, features: Features, allow: bool) -> "Dictionary":
         model = self.model(spec)

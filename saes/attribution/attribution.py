@@ -34,6 +34,7 @@ from interp.models.passes import read_hook
 from interp.patching.task import Task
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
+from interp.view import Rows, View
 from saes.attribution.config import AttributionConfig
 from saes.attribution.sites import (
     MeasuredPrompts,
@@ -114,16 +115,12 @@ class FeatureAttribution(Result):
         columns = [getattr(self, name).tolist() for name in names]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def headline(self) -> str:
-        """Report the shares of features, reconstruction error and rest in the change of the metric."""
-        return (
+    def view(self) -> View:
+        yield (
             f"Attribution to features at {self.site.reads}: of {self.total:+.3f}, features {self.explained:+.3f}, "
             f"reconstruction error {self.error_effect:+.3f}, rest {self.gap:+.3f} (mean of {len(self.metric)} prompts)"
         )
-
-    def shown(self) -> list[Record]:
-        """Return the features with the largest effects, summed over positions, mean over prompts."""
-        return [{"feature": feature, "effect": effect} for feature, effect in self.top(ROWS)]
+        yield Rows(lambda: [{"feature": feature, "effect": effect} for feature, effect in self.top(ROWS)])
 
 
 def attribute(

@@ -6,9 +6,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from interp.artifacts import Artefact, Finding, Table
+from interp.artifacts import Artefact, Table
 from interp.artifacts.tables import Float32, Int32
 from interp.results import Record
+from interp.view import Facts, Finding, View
 
 SHUFFLED, UNTRAINED, NEURONS = "documents shuffled", "an untrained dictionary", "neurons"
 """Nulls: the second's documents in another order; others in place of the first dictionary, as sparse."""
@@ -93,39 +94,27 @@ class Counterparts(Artefact, kind="counterparts", title="Counterparts", made_by=
         """Return a row of the shares by its name."""
         return next(share for share in self.shares if share.features == features)
 
-    def headline(self) -> str:
-        """Return how many features have a counterpart, and how many with the documents shuffled."""
+    def view(self) -> View:
         own, null = self.shares[0], self.share(SHUFFLED)
-        return (
+        yield (
             f"{own.alike / max(own.n, 1):.0%} of {own.features}'s features have a counterpart in "
             f"{self.settings.second}; {null.alike / max(null.n, 1):.0%} with {SHUFFLED}"
         )
-
-    def details(self) -> list[str]:
-        """Return the shares, one a line."""
-        return [
+        yield Facts(*[(share.features, f"{share.alike / max(share.n, 1):.0%}") for share in self.shares])
+        yield from [
             f"held-out correlation, {self.settings.n_words:,} words of {self.settings.corpus}",
             *map(str, self.shares),
         ]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the share of each dictionary and of each null."""
-        return [(share.features, f"{share.alike / max(share.n, 1):.0%}") for share in self.shares]
-
-    def findings(self) -> list[Finding]:
-        """Return the share of features with a counterpart, where the nulls have fewer."""
         own, *_ = shares = [share.alike / max(share.n, 1) for share in self.shares]
         value, null = shares[0], max(shares[2:], default=0.0)
         if own <= null:
-            return []
-        return [
-            Finding(
+            return
+        yield Finding(
                 kind="counterparts", title=f"{self.settings.first} beside {self.settings.second}",
                 sentence=f"{self.headline()}.", value=value, null=null,
                 about="share of features; null: the largest of " + ", ".join(s.features for s in self.shares[2:]),
-                proof="See the pairs", href=self.href,
-            )
-        ]  # fmt: skip
+                proof="See the pairs",
+            )  # fmt: skip
 
     def to_records(self) -> list[Record]:
         """Return one row per feature with a counterpart."""

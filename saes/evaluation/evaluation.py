@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from math import comb, nan
 from typing import Annotated, Literal
 
-from interp.artifacts import Artefact, DocumentField, Dots, Finding
+from interp.artifacts import Artefact, DocumentField
 from interp.artifacts.artefact import address_of
 from interp.forms import Measured
 from interp.nulls import ALPHA
 from interp.results import Record, Result, whole_table
 from interp.statistics import Interval, proportion_interval
+from interp.view import Dots, Facts, Finding, Rows, View
 from saes.evaluation.nulls import (
     WHOLE,
     AgainstNulls,
@@ -119,7 +120,16 @@ class ConceptScores(Result):
         """Return one row per concept: `ConceptScore.to_record`."""
         return [score.to_record() for score in self.scores]
 
-    def shown(self) -> list[Record]:
+    def view(self) -> View:
+        words = [
+            f"{shares['dictionary'].estimate:.0%} of {len(self.of_set(name))} concepts ({name}; shuffled labels "
+            f"{shares['null'].estimate:.0%})"
+            for name, shares in self.shares().items()
+        ]
+        yield f"A latent detects, with F1 of at least {GOOD_F1}, {', '.join(words)}"
+        yield Rows(self._rows)
+
+    def _rows(self) -> list[Record]:
         """Return the main columns, the best detected concepts first."""
         names = ("concept", "feature", "f1", "auroc", *(f"{basis}_f1" for basis in self.rivals), "null_f1")
         return [{name: score.to_record()[name] for name in names} for score in self.ranked()]
@@ -131,15 +141,6 @@ class ConceptScores(Result):
     def of_set(self, name: Set) -> list[ConceptScore]:
         """Return the concepts of one set."""
         return [score for score in self.scores if score.concept.set == name]
-
-    def headline(self) -> str:
-        """Report the share of concepts that a latent detects, in both sets."""
-        words = [
-            f"{shares['dictionary'].estimate:.0%} of {len(self.of_set(name))} concepts ({name}; shuffled labels "
-            f"{shares['null'].estimate:.0%})"
-            for name, shares in self.shares().items()
-        ]
-        return f"A latent detects, with F1 of at least {GOOD_F1}, {', '.join(words)}"
 
     def shares(self) -> dict[Set, dict[str, Interval[float]]]:
         """Return, by set, shares of concepts with their intervals over concepts.
@@ -178,7 +179,7 @@ class ConceptScores(Result):
         ]
         return "\n".join(whole_table(rows))
 
-    def findings(self, sae: str) -> Iterator[Finding]:
+    def findings_of(self, sae: str) -> Iterator[Finding]:
         """Yield what a dictionary detects better than every baseline: single concepts, and the share of them."""
         if self._p_untrained() <= ALPHA:
             for score in self.scores:
@@ -351,7 +352,31 @@ class SAEEvaluation(Artefact, kind="evaluation", made_by="evaluate"):
             (inside,) = self.in_model.to_records()
         return [heldout | {name: value for name, value in inside.items() if name not in heldout}]
 
-    def headline(self) -> str:
+    def view(self) -> View:
+        yield self._sentence()
+        heldout, inside = self.heldout, self.in_model
+        facts = [("SAE", self.settings.sae), ("FVU", f"{heldout.fvu:.3g}"), ("L0", f"{heldout.l0:.3g}")]
+        facts += [("dead", f"{heldout.dead_fraction:.1%}"), ("dense", f"{heldout.dense_fraction:.1%}")]
+        recovered = None if inside is None else inside.ce_recovered
+        yield Facts(*(facts if recovered is None else [*facts, ("CE recovered", f"{recovered:.3g}")]))
+        parts = {"probing": self.probing, "absorption": self.absorption, "concepts": self.concepts}
+        parts |= {"null dictionaries": self.nulls if isinstance(self.nulls, str) else self.against_nulls()}
+        yield from self._intervals()
+        for name, part in parts.items():
+            if isinstance(part, str):
+                yield f"{name} was not measured: {part}"
+            elif isinstance(part, Probing):
+                yield f"probing, balanced accuracy on {part.n_documents} held-out documents:"
+                yield from filter(None, part.table().split("\n"))
+            elif isinstance(part, ConceptScores | DictionaryAgainstNulls):
+                yield from filter(None, part.table().split("\n"))
+            elif part:
+                yield f"absorption of first letters ({CAVEAT}):"
+                yield from filter(None, absorption_table(part).split("\n"))
+        if self.concept_scores:
+            yield from self.concept_scores.findings_of(self.settings.sae)
+
+    def _sentence(self) -> str:
         """Return one line: reconstruction, sparsity, and the loss inside the model."""
         heldout, inside = self.heldout, self.in_model
         line = f"FVU {heldout.fvu:.3f} at L0 {heldout.l0:.1f} on held-out text"
@@ -372,34 +397,6 @@ class SAEEvaluation(Artefact, kind="evaluation", made_by="evaluate"):
         zero = _with_ends(inside.ce_recovered, inside.intervals.get("ce_recovered"))
         mean = _with_ends(inside.ce_recovered_from_mean, inside.intervals.get("ce_recovered_from_mean"))
         return [line, f"in the model {zero} of the loss is recovered against zeros, {mean} against the mean"]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return reconstruction, sparsity, and the loss that is recovered."""
-        heldout, inside = self.heldout, self.in_model
-        facts = [("SAE", self.settings.sae), ("FVU", f"{heldout.fvu:.3g}"), ("L0", f"{heldout.l0:.3g}")]
-        facts += [("dead", f"{heldout.dead_fraction:.1%}"), ("dense", f"{heldout.dense_fraction:.1%}")]
-        recovered = None if inside is None else inside.ce_recovered
-        return facts if recovered is None else [*facts, ("CE recovered", f"{recovered:.3g}")]
-
-    def details(self) -> list[str]:
-        """Return the intervals, and the tables of probing, absorption and concepts, or why they are missing."""
-        parts = {"probing": self.probing, "absorption": self.absorption, "concepts": self.concepts}
-        parts |= {"null dictionaries": self.nulls if isinstance(self.nulls, str) else self.against_nulls()}
-        lines = self._intervals()
-        for name, part in parts.items():
-            if isinstance(part, str):
-                lines.append(f"{name} was not measured: {part}")
-            elif isinstance(part, Probing):
-                lines.append(f"probing, balanced accuracy on {part.n_documents} held-out documents:\n{part.table()}")
-            elif isinstance(part, ConceptScores | DictionaryAgainstNulls):
-                lines.append(part.table())
-            elif part:
-                lines.append(f"absorption of first letters ({CAVEAT}):\n{absorption_table(part)}")
-        return [line for part in lines for line in part.split("\n") if line]
-
-    def findings(self) -> list[Finding]:
-        """Return the concepts that the dictionary detects beyond every baseline."""
-        return list(self.concept_scores.findings(self.settings.sae)) if self.concept_scores else []
 
 
 def _with_ends(score: float | None, ends: tuple[float, float] | None) -> str:

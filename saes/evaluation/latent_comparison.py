@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from interp.artifacts import Artefact, Measured, Table
 from interp.models.short_name import short_name
 from interp.results import Record
+from interp.view import Facts, View
 
 ONLY, SHARED = 0.1, (0.3, 0.7)
 """Bounds of the relative norm: up to `ONLY` first model only, from `1 - ONLY` second only, within `SHARED` shared."""
@@ -20,6 +21,8 @@ MAX_ERROR_RATIO, MAX_RECONS_RATIO = 0.2, 0.5
 """Ratios from which a latent counts as shrunk, and as decoupled."""
 MIN_FIRED = 10
 """Smallest number of tokens with an active latent for which it is classified; below, it is `rare`."""
+MOST_USED = 10
+"""Latents of one model only that are printed, of each model."""
 
 Kind = Literal["first only", "second only", "shared", "between", "rare"]
 KINDS: tuple[Kind, ...] = ("first only", "second only", "shared", "between", "rare")
@@ -156,39 +159,30 @@ class LatentComparison(Artefact, kind="latent_comparison", title="Crosscoder lat
             "decoupled": int(self.decoupled[specific].sum()),
         }
 
-    def headline(self) -> str:
-        """Count the latents of each model, and the shared ones."""
+    def view(self) -> View:
         s = self.counts
-        return (
+        yield (
             f"{s['first_only_confirmed']} latents of {short_name(self.first)} only, {s['second_only_confirmed']} of "
             f"{short_name(self.second)} only, {s['shared']} shared"
         )
-
-    def __str__(self) -> str:
-        return self.headline()
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the number of tokens, and of latents by kind."""
         counts = {"tokens": self.n_tokens} | {kind: self.counts[kind.replace(" ", "_")] for kind in KINDS}
-        return [(name, f"{count:,}") for name, count in counts.items()]
-
-    def details(self, top: int = 10) -> list[str]:
-        """Return all counts, and a line for each of the most used latents of one model only, `top` per model."""
-        s = self.counts
-        lines = [
+        yield Facts(*[(name, f"{count:,}") for name, count in counts.items()])
+        yield (
             f"by norm {s['first_only']} of {self.first} only and {s['second_only']} of {self.second} only; "
             f"{s['between']} between, {s['rare']} that hardly fire; {s['shrunk']} shrunk, {s['decoupled']} decoupled"
-        ]
+        )
         names: dict[Kind, str] = {"second only": self.second, "first only": self.first}
         for kind, whose in names.items():
-            for at in self.of_kind(kind, confirmed=True)[:top]:
+            for at in self.of_kind(kind, confirmed=True)[:MOST_USED]:
                 row = {name: column[at] for name, column in self.columns.items()}
-                lines.append(
+                yield (
                     f"latent {at:<6} of {whose} only: active on {row['n_fired']:,} tokens, relative norm "
                     f"{row['relative_norm']:.2f}, error and reconstruction ratio {row['error_ratio']:.2f} and "
                     f"{row['recons_ratio']:.2f}"
                 )
-        return lines
+
+    def __str__(self) -> str:
+        return self.headline()
 
     def to_records(self) -> list[Record]:
         """Return one row per latent: `feature`, `kind`, the measures, and `confirmed`."""

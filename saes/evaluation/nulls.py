@@ -22,6 +22,7 @@ from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.results import Record, Result, whole_table
 from interp.statistics import Interval
+from interp.view import View
 from saes.evaluation.scores import InModel
 from saes.features.label_shares import LabelShare
 from saes.kinds.config import BatchTopKConfig, SAEConfig
@@ -99,10 +100,9 @@ class DictionaryAgainstNulls(Result):
 
     scores: tuple[AgainstNulls, ...]
 
-    def headline(self) -> str:
-        """Report how many scores no null or baseline reaches."""
+    def view(self) -> View:
         n = sum(score.above for score in self.scores)
-        return f"{n} of {len(self.scores)} scores are better than those of every null and baseline"
+        yield f"{n} of {len(self.scores)} scores are better than those of every null and baseline"
 
     def to_records(self) -> list[Record]:
         """Return one row per score: the whole one, its nulls, the best of the other baselines, and the verdict."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from interp.artifacts import Artefact, DocumentField, Table, address_of
 from interp.results import Record, whole_table
 from interp.statistics import Interval
+from interp.view import Facts, View
 from saes.evaluation.scores import SCORES, InModel, Recovery, SharedLatents
 from saes.training.stored import Reconstruction
 
@@ -157,21 +158,12 @@ class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", mad
             for row in self._by_error()
         ]
 
-    def headline(self) -> str:
-        """Name the dictionary that reconstructs best at the common L0."""
+    def view(self) -> View:
         line = f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}"
-        return line + "".join(
-            f": {best.name} reconstructs best (FVU {best.matched.fvu:.4f})" for best in self._by_error()[:1]
-        )
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the common L0, and the FVU of the best dictionaries there."""
-        best = [(f"FVU {row.name}", f"{row.matched.fvu:.3g}") for row in self._by_error()[:5]]
-        return [("L0", f"{self.l0:.3g}"), *best]
-
-    def details(self) -> list[str]:
-        """Return the table, and the latents that the dictionaries share."""
-        return [*self.table().splitlines(), *(f"{pair}: {shared}" for pair, shared in self.shared.items())]
+        best = self._by_error()[:5]
+        yield line + "".join(f": {row.name} reconstructs best (FVU {row.matched.fvu:.4f})" for row in best[:1])
+        yield Facts(("L0", f"{self.l0:.3g}"), *((f"FVU {row.name}", f"{row.matched.fvu:.3g}") for row in best))
+        yield from [*self.table().splitlines(), *(f"{pair}: {shared}" for pair, shared in self.shared.items())]
 
 
 def _misleads(a: DictionaryScores, b: DictionaryScores) -> bool:

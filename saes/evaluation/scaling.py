@@ -29,6 +29,7 @@ from interp.artifacts import Artefact, DocumentField, address_of, as_json, hash_
 from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record
 from interp.statistics import Interval, percentile_interval
+from interp.view import Facts, View
 from interp.workspace import Workspace
 from saes.evaluation._scaling_law import LOWEST, Bounds, Fit, fit_law, geometric_mean, refits
 from saes.kinds.config import KConfig
@@ -153,22 +154,17 @@ class SizeLaw(Artefact, kind="size_law", made_by="compare sizes"):
         """Address of the page of the first dictionary, which shows the law."""
         return address_of(f"saes/{self.runs[0].name}") if self.runs else super().href
 
-    def headline(self) -> str:
-        """Return one line: the dictionaries that the law was fitted to."""
+    def view(self) -> View:
         shared = self.settings
         trained = "" if shared.tokens is None else f", {shared.tokens:,} tokens each"
         kind = f"{shared.kind} " if shared.kind else ""
-        return f"The reconstruction error of {len(self.runs)} {kind}dictionaries as a law of their size{trained}"
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the exponent of the size for every k, and how well the largest size was predicted."""
+        yield f"The reconstruction error of {len(self.runs)} {kind}dictionaries as a law of their size{trained}"
         facts = [(f"exponent k{k}", f"{interval.estimate:.3g}") for k, interval in self.exponents.items()]
         errors = [abs(prediction.error) for prediction in self.left_out]
-        return [*facts, ("largest predicted within", f"{max(errors):.3g}")] if errors else facts
-
-    def details(self) -> list[str]:
-        """Return the findings, in sentences."""
-        return [_exponents_said(self), _floor_said(self), _check_said(self)]
+        yield Facts(*([*facts, ("largest predicted within", f"{max(errors):.3g}")] if errors else facts))
+        yield _exponents_said(self)
+        yield _floor_said(self)
+        yield _check_said(self)
 
     def __str__(self) -> str:
         return "\n".join(self.details())

@@ -18,6 +18,7 @@ from interp.options import check_least
 from interp.results import Record, Result, whole_table
 from interp.seeds import derive_seed
 from interp.statistics import Ends, Interval
+from interp.view import Rows, View
 
 SHARED = 0.7
 """Cosine above which two latents count as the same."""
@@ -53,9 +54,8 @@ class InModel(Result):
     intervals: dict[str, Ends]
     """`score -> (low, high)`, 95 %, over documents (over contexts, where documents are unknown)."""
 
-    def headline(self) -> str:
-        """Report the number of tokens."""
-        return f"Loss of the model with the dictionary spliced in, {self.n_tokens:,} tokens (nats per token)"
+    def view(self) -> View:
+        yield f"Loss of the model with the dictionary spliced in, {self.n_tokens:,} tokens (nats per token)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +111,8 @@ class Recovery(Result):
     fvu: float
     """Fraction of variance unexplained, `E|x - x_hat|^2 / E|x - E x|^2`: 0 is perfect, 1 no better than the mean."""
 
-    def headline(self) -> str:
-        """Report the match and its null."""
-        return f"Recovery of known features: MCC {self.mcc:.2f} (random directions {self.mcc_random:.2f})"
+    def view(self) -> View:
+        yield f"Recovery of known features: MCC {self.mcc:.2f} (random directions {self.mcc_random:.2f})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,13 +218,9 @@ class Probing(Result):
             for s in (*self.means, *self.scores)
         ]
 
-    def headline(self) -> str:
-        """Report the amount of text."""
-        return f"Balanced accuracy of probes, {self.n_test:,} tokens of {self.n_documents:,} documents (0.5: chance)"
-
-    def shown(self) -> list[Record]:
-        """Return the means over tasks."""
-        return self.to_records()[: len(self.means)]
+    def view(self) -> View:
+        yield f"Balanced accuracy of probes, {self.n_test:,} tokens of {self.n_documents:,} documents (0.5: chance)"
+        yield Rows(lambda: self.to_records()[: len(self.means)])
 
 
 CAVEAT = (
@@ -281,18 +276,14 @@ class Absorption(Result):
         """Return one row per class: `name, probe_f1, main, main_f1, n, full, fraction`."""
         return [dict(vars(score)) for score in self.classes]
 
-    def headline(self) -> str:
-        """Report the means and their intervals."""
+    def view(self) -> View:
         ends = {k: f" [{v[0]:.1%}, {v[1]:.1%}]" for k, v in self.intervals.items()}
-        return (
+        sentence = (
             f"Absorption (0 is none): {self.full:.1%}{ends.get('full', '')} of {self.n_rows:,} rows fully, mean "
-            f"fraction {self.fraction:.1%}{ends.get('fraction', '')}; main latents "
-            f"F1 {self.main_f1:.2f}. {CAVEAT}".rstrip()
+            f"fraction {self.fraction:.1%}{ends.get('fraction', '')}; main latents F1 {self.main_f1:.2f}. {CAVEAT}"
         )
-
-    def shown(self) -> list[Record]:
-        """Return one row per class, the most absorbed first."""
-        return sorted(self.to_records(), key=lambda row: -row["full"])
+        yield sentence.rstrip()
+        yield Rows(lambda: sorted(self.to_records(), key=lambda row: -row["full"]))
 
 
 def absorption_table(scores: Mapping[str, Absorption]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from interp.artifacts.tables import query
 from interp.errors import CorruptError
 from interp.results import Record, Result
+from interp.view import Rows, View
 from interp.workspace import Workspace
 from saes.features.schema import Features
 
@@ -110,8 +111,7 @@ class FeatureHits(Result):
     notes: tuple[str, ...] = ()
     """What could not be searched, and why: sentences."""
 
-    def headline(self) -> str:
-        """Name the query, the number of hits, and the coverage."""
+    def view(self) -> View:
         partial = [name for name, text in self.covers.items() if text == "examples"]
         only = f"; only the examples of {', '.join(partial)} were searched" if partial else ""
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
@@ -120,7 +120,16 @@ class FeatureHits(Result):
         sets = f"; layers of {', '.join(self.sets_left_out)} are searched only when named" if self.sets_left_out else ""
         notes = "".join(f". {note}" for note in self.notes)
         n = f"{len(self.hits)} features{doubt}" if weak < len(self.hits) else f"nothing convincing; {weak} came nearest"
-        return f"{self.query!r}: {n if self.hits else 'no feature'}{only}{absent}{sets}{notes}"
+        yield f"{self.query!r}: {n if self.hits else 'no feature'}{only}{absent}{sets}{notes}"
+        yield Rows(self._rows)
+
+    def _rows(self) -> list[Record]:
+        """Return the main columns of each hit; those that do not convince have no Match."""
+        names = ("label", "features", "feature", "match", "by", "density", "matches")
+        return [
+            {name: row[name] for name in names} | ({} if row["convincing"] else {"match": UNCONVINCING})
+            for row in self.to_records()
+        ]
 
     def to_records(self) -> list[Record]:
         """Return one row per hit, its label first."""
@@ -131,14 +140,6 @@ class FeatureHits(Result):
              "matches": ", ".join(f"{match.text!r} {match.n}/{match.seen}" for match in hit.matches)}
             for hit in self.hits
         ]  # fmt: skip
-
-    def shown(self) -> list[Record]:
-        """Return the main columns of each hit; those that do not convince have no Match."""
-        names = ("label", "features", "feature", "match", "by", "density", "matches")
-        return [
-            {name: row[name] for name in names} | ({} if row["convincing"] else {"match": UNCONVINCING})
-            for row in self.to_records()
-        ]
 
 
 def searched(

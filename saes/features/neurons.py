@@ -17,6 +17,7 @@ from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.models.short_name import short_name
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
+from interp.view import Facts, View
 from interp.workspace import Workspace
 from saes.features.schema import quoted
 
@@ -142,20 +143,16 @@ class NeuronLabels(Artefact, kind="neurons"):
         nodes = [replace(node, label=rows[i].name) if i in rows else node for i, node in enumerate(graph.nodes)]
         return graph.with_parts(nodes=nodes)
 
-    def headline(self) -> str:
-        """Return how many directions of neurons have a label that holds on held-out text."""
+    def view(self) -> View:
         model = short_name(self.settings.model)
         some = "" if len(self.layers) == self.n_layers else f" ({len(self.layers)} of {self.n_layers} layers)"
-        return (
+        yield (
             f"{self.n_confirmed:,} of {len(self.rows):,} directions of neurons of {model}{some} have a label that "
             "holds on held-out text"
         )
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the layers, the number of neurons in each, and of labels that hold."""
-        some = "" if len(self.layers) == self.n_layers else f" ({', '.join(map(str, self.layers))})"
-        return [("layers", f"{len(self.layers)} of {self.n_layers}{some}"), ("neurons each", f"{self.d_mlp:,}"),
-                ("labels that hold", f"{self.n_confirmed:,}")]  # fmt: skip
+        which = "" if len(self.layers) == self.n_layers else f" ({', '.join(map(str, self.layers))})"
+        yield Facts(("layers", f"{len(self.layers)} of {self.n_layers}{which}"), ("neurons each", f"{self.d_mlp:,}"),
+                ("labels that hold", f"{self.n_confirmed:,}"))  # fmt: skip
 
 
 def newest_labels(workspace: Workspace, weight_hash: str) -> NeuronLabels | None:

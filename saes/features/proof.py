@@ -35,11 +35,12 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import Artefact, DocumentField, Dots, Finding
+from interp.artifacts import Artefact, DocumentField
 from interp.claims import StatedNumber
 from interp.nulls import ALPHA, NO_EFFECT, ROUNDING, NullComparison, NullKind, can_hold, draws_of, holm, p_from_null
 from interp.results import Record, Result, cell
 from interp.statistics import Interval
+from interp.view import Dots, Facts, Finding, View
 from interp.workspace import Workspace
 from saes.features.case import ProofConfig, ProofWords
 from saes.features.meaning import lens_for
@@ -428,42 +429,29 @@ class Proof(Artefact, kind="proof", made_by="prove"):
         ending = f" (p {self.p_holm()[measure.name]:.2g}): {self.outcome(measure)}" if measure.tested else ""
         return f"{text}, {measure.nulls.exceeds()}{ending}."
 
-    def headline(self) -> str:
-        """Return the feature, and the verdict without its numbers."""
+    def view(self) -> View:
         claim = re.split(r" \(|, more than|[.]$", self.verdict())[0]
-        return f"Feature {self.settings.feature}: {claim[0].lower()}{claim[1:]}"
-
-    def details(self) -> list[str]:
-        """Return the label, the verdict, and how it was tested."""
-        return [f"label: {self.label or 'none'}", *self.lines()]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the p-value of each test after Holm's correction."""
-        return [(f"p, {name}", cell(p)) for name, p in self.p_holm().items()]
-
-    def findings(self) -> list[Finding]:
-        """Return the effect that is proved and lies furthest above its nulls."""
+        yield f"Feature {self.settings.feature}: {claim[0].lower()}{claim[1:]}"
+        yield Facts(*[(f"p, {name}", cell(p)) for name, p in self.p_holm().items()])
+        yield from [f"label: {self.label or 'none'}", *self.lines()]
         holding = self.holds()
         tests = [measure for measure in self.measures if measure.name in EFFECTS and measure.name in holding]
         if not tests:
-            return []
+            return
         nulls = [max(test.null_high(test.random), test.null_high(test.alike)) for test in tests]
         best, null = max(zip(tests, nulls, strict=True), key=lambda pair: 1 - max(pair[1], 0) / pair[0].value)
         feature, features = self.settings.feature, self.settings.features
-        return [
-            Finding(
-                kind="proof",
-                title=f"What feature {feature} does",
-                sentence=f"{self.label or 'A feature without a label'}, in {features}: {self.verdict()}",
-                value=best.value,
-                null=null,
-                about=f"{best.unit}; null: 95 % of random directions and features",
-                href=self.href,
-                proof="See the proof",
-                feature=(features, feature),
-                dots=_dots(best),
-            )
-        ]
+        yield Finding(
+            kind="proof",
+            title=f"What feature {feature} does",
+            sentence=f"{self.label or 'A feature without a label'}, in {features}: {self.verdict()}",
+            value=best.value,
+            null=null,
+            about=f"{best.unit}; null: 95 % of random directions and features",
+            proof="See the proof",
+            feature=(features, feature),
+            dots=_dots(best),
+        )
 
     def to_records(self) -> list[Record]:
         p = self.p_holm()

@@ -16,6 +16,7 @@ from interp.artifacts import Artefact, Table, query
 from interp.artifacts.files import file_version
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.errors import MismatchError
+from interp.view import Facts, View
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -317,20 +318,17 @@ class Features(Artefact, kind="features"):
         rows = self.features.query("select feature, label, label_source from t").to_pylist()
         return {row["feature"]: row["label"] for row in rows if row["label_source"] in SOURCES}
 
-    def headline(self) -> str:
-        """Return how many features fire, of how many, on how many tokens."""
+    def view(self) -> View:
         what = "neurons of the model" if self.neurons else "features of a dictionary"
         if self.set_name:
             layer = self.dictionary.rpartition(":")[2]
             what = f"latents in layer {layer} of the set {self.set_name}"
         live = f"{self.n_features - self.n_dead:,} of {self.n_features:,}"
-        return f"{live} {what} are active at least once in {self.n_tokens:,} tokens"
+        yield f"{live} {what} are active at least once in {self.n_tokens:,} tokens"
+        yield Facts(("dead", f"{self.n_dead:,}"), ("dense", f"{self.n_dense:,}"), ("dictionary", self.dictionary))
+        yield from self._lines()
 
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the numbers of dead and dense features, and the dictionary."""
-        return [("dead", f"{self.n_dead:,}"), ("dense", f"{self.n_dense:,}"), ("dictionary", self.dictionary)]
-
-    def details(self) -> list[str]:
+    def _lines(self) -> list[str]:
         """Return the number of labels confirmed on held-out text, with their mean score, by source."""
         if self.set_name:  # a command describes many layers
             return []
@@ -425,7 +423,7 @@ def features_of_sae(workspace: Workspace, sae: str) -> Path | None:
 
 @dataclass(frozen=True)
 class KnownFeature:
-    """What the features of an SAE say of one of its latents."""
+    """Label and size of a latent, as the features of its SAE say."""
 
     label: str = ""
     largest: float = 0.0

@@ -12,6 +12,7 @@ from interp.artifacts import Artefact, Table
 from interp.errors import ConfigError
 from interp.results import Record
 from interp.statistics import Interval
+from interp.view import Facts, View
 
 HOLDS = 0.75
 """Balanced accuracy on held-out text from which a label holds; chance is 0.5."""
@@ -249,7 +250,12 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         """Address of the features that are labelled."""
         return f"/feature/{quote(self.settings.features)}"
 
-    def headline(self) -> str:
+    def view(self) -> View:
+        yield self._sentence()
+        yield Facts(*self._facts())
+        yield from self._lines()
+
+    def _sentence(self) -> str:
         """Return the number of labels, their source, and their gain in detection over other features' labels."""
         if isinstance(source := self.settings.source, CarriedLabels):
             nulls = ", ".join(f"{name} {hold / max(n, 1):.0%}" for name, (hold, n) in source.nulls.items())
@@ -263,7 +269,14 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         scored = f"{self.n_scored:,} with a score" if self.n_scored else "none with a score"
         return f"{self.n_labelled:,} labels of {self.label_source}{more}; {scored}"
 
-    def details(self) -> list[str]:
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return the mean score, with its null."""
+        if self.means is None:
+            return []
+        null = f", null {self.means.null.mean.estimate:.2f}" if self.means.null else ""
+        return [("detection", f"{self.means.own:.2f}{null}")]
+
+    def _lines(self) -> list[str]:
         """Return the score of the labels, of other features' labels (the null), and the gain; what was not read."""
         if isinstance(self.settings.source, Imported):
             return []
@@ -282,10 +295,3 @@ class Labels(Artefact, kind="labels", title="Written labels", made_by="explain")
         if self.replies is not None and (cut := self.replies.cut):
             lines.append(f"{cut:,} of {self.replies.requests:,} replies were cut off at --max-tokens; allow more")
         return lines or ["nothing could be scored"]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the mean score, with its null."""
-        if self.means is None:
-            return []
-        null = f", null {self.means.null.mean.estimate:.2f}" if self.means.null else ""
-        return [("detection", f"{self.means.own:.2f}{null}")]

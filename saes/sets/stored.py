@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from interp.artifacts import Artefact
 from interp.models.short_name import short_name
 from interp.results import Record
+from interp.view import Facts, View
 from saes.evaluation.scores import InModel
 from saes.kinds.config import AnyConfig
 from saes.training.config import TrainConfig
@@ -141,7 +142,15 @@ class StoredSet(Artefact, kind="transcoders", made_by="train"):
             return [dict(vars(layer)) for layer in self.scores.layers]
         return [{"layer": check.layer, "recons_error": check.recons_error} for check in self.checks]
 
-    def headline(self) -> str:
+    def view(self) -> View:
+        yield self._sentence()
+        scores = self.scores
+        facts = [] if scores is None else [("FVU", f"{scores.fvu:.3g}"), ("L0", f"{scores.l0:.3g}"),
+                                           ("dead", f"{scores.dead_fraction:.1%}")]  # fmt: skip
+        yield Facts(*facts, ("model", short_name(self.model)))
+        yield from self._lines()
+
+    def _sentence(self) -> str:
         """Return size and quality in one sentence."""
         line = f"{self.d_sae:,} latents for each of {len(self.layers)} layers"
         line += ", which write to all later layers" if self.cross_layer else ""
@@ -152,7 +161,7 @@ class StoredSet(Artefact, kind="transcoders", made_by="train"):
             return line
         return f"{line}; mean FVU {scores.fvu:.3f} at L0 {scores.l0:.1f}"
 
-    def details(self) -> list[str]:
+    def _lines(self) -> list[str]:
         """Return the hook points and format of an imported set, or the loss with all MLPs replaced."""
         if self.checks:
             return [f"from {self.reads} to {self.writes} ({self.format})"]
@@ -163,13 +172,6 @@ class StoredSet(Artefact, kind="transcoders", made_by="train"):
             f"on {self.scores.n_tokens:,} held-out tokens: cross-entropy {loss.ce_clean:.3f}, with all MLPs replaced "
             f"{loss.ce_spliced:.3f}"
         ]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return mean scores and the model."""
-        scores = self.scores
-        facts = [] if scores is None else [("FVU", f"{scores.fvu:.3g}"), ("L0", f"{scores.l0:.3g}"),
-                                           ("dead", f"{scores.dead_fraction:.1%}")]  # fmt: skip
-        return [*facts, ("model", short_name(self.model))]
 
 
 def layer_scores(scores: Mapping[int, Reconstruction]) -> tuple[LayerScores, ...]:

@@ -17,6 +17,7 @@ from interp.errors import as_typed
 from interp.forms import Measured
 from interp.results import Record, Result
 from interp.statistics import Ends
+from interp.view import Facts, View
 from saes.kinds.config import AnyConfig
 from saes.training.config import TrainConfig
 from saes.weights.imported import ImportedSettings, SelfCheck
@@ -61,9 +62,8 @@ class Reconstruction(Result):
     """Latents per bin of `log10(share of tokens)`; those rarer than the first edge are in the first bin. Dead latents
     are in no bin, so the counts add up to `d_sae * (1 - dead_fraction)`."""
 
-    def headline(self) -> str:
-        """Report the amount of text."""
-        return f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
+    def view(self) -> View:
+        yield f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,17 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
         row: Record = {"d_in": self.d_in, "d_sae": self.d_sae, "architecture": self.architecture}
         return [row if self.heldout is None else row | self.heldout.to_records()[0]]
 
-    def headline(self) -> str:
+    def view(self) -> View:
+        yield self._sentence()
+        score = self.heldout
+        facts = [] if score is None else [("FVU", f"{score.fvu:.3g}"), ("L0", f"{score.l0:.3g}"),
+                                          ("dead", f"{score.dead_fraction:.1%}"),
+                                          ("dense", f"{score.dense_fraction:.1%}"),
+                                          ("held-out tokens", f"{score.n_tokens:,}")]  # fmt: skip
+        yield Facts(*facts, kind_of(self.settings, self.architecture), ("hook point", self.hook_point))
+        yield from self._lines()
+
+    def _sentence(self) -> str:
         """Return size and quality in one sentence."""
         if isinstance(self.settings, ImportedSettings):
             line = f"{self.d_sae:,} latents at {self.hook_point} ({self.architecture}, from {self.settings.format})"
@@ -179,20 +189,11 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
             f"({score.dead_fraction:.1%} never fire)"
         )
 
-    def details(self) -> list[str]:
+    def _lines(self) -> list[str]:
         """Return the next step for an imported dictionary, which has no recording of its own."""
         if self.recording is not None:
             return []
         return [as_typed(f"next, over a recording: `workbench features {self.name} --recording NAME`")]
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return scores, kind and hook point."""
-        score = self.heldout
-        facts = [] if score is None else [("FVU", f"{score.fvu:.3g}"), ("L0", f"{score.l0:.3g}"),
-                                          ("dead", f"{score.dead_fraction:.1%}"),
-                                          ("dense", f"{score.dense_fraction:.1%}"),
-                                          ("held-out tokens", f"{score.n_tokens:,}")]  # fmt: skip
-        return [*facts, kind_of(self.settings, self.architecture), ("hook point", self.hook_point)]
 
 
 def kind_of(settings: TrainedSettings | ImportedSettings, architecture: str = "") -> tuple[str, str]:

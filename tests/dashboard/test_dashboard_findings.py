@@ -19,7 +19,7 @@ from dashboard.components.pages import page_of
 from dashboard.data.workspace import stamp
 from dashboard.overview._ask import asking
 from dashboard.overview.page import MOST, Finding, findings, findings_panel
-from interp.artifacts import Dots, Table, save_artefact
+from interp.artifacts import Table, save_artefact
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.geometry.sweeps import RotationSweep
@@ -27,6 +27,7 @@ from interp.geometry.word_geometry import WordGeometry
 from interp.patching.patching_map import AblationEffect
 from interp.statistics import Interval
 from interp.tracing._influence import GraphScores
+from interp.view import Dots
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import ConceptScore, ConceptScores
 from workbench.demo import DATA

@@ -79,7 +79,7 @@ def beside(value, random, alike):
 def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
     shift = beside(0.7, [0.1] * 39, [0.9] * 39)
     found = SteeringVerdict(3, 0.5, 2.0, ["red"], beside(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
-    words, size = found.lines
+    words, size = found.headline(), *found.details()
     assert found.raised.p == pytest.approx(2 / 40)
     assert "Feature 3 at 0.5 × its maximum (2): its words (red)" in words
     assert "rise by 0.5 nats, more than 38 of 39 random directions and 39 of 39 features" in words

@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any
 
 from dashboard.components.dots import GAP, HEIGHT, LETTER, LINE, WIDTH, dots
-from interp.artifacts import Dots
+from interp.view import Dots
 
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November")
 

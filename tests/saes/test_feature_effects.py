@@ -163,7 +163,7 @@ class Planted(Run):
     def __init__(self, site: DictionarySite, case: Any, lists: Any = None):
         self.site, self.case, self.words, self._pace = site, case, lists, TokenPace()
 
-    def described(self, features):
+    def open(self, form, name):
         return SimpleNamespace(settings=SimpleNamespace(model="tiny"))
 
     def model(self, spec):
@@ -236,5 +236,5 @@ def test_one_prompt_is_judged_by_the_words_that_the_feature_reads(model, feature
     ids = tuple(map(int, judged.words))
     assert judged.raised.value == pytest.approx(strength * rise(strength * STRENGTH, ids), abs=1e-4)
     assert judged.raised.p == judged.raised.smallest_p == 0.05
-    assert ("fall by" if strength < 0 else "rise by") in judged.lines[0]
-    assert "more than 19 of 19 random directions and 19 of 19 features of like density" in judged.lines[0]
+    assert ("fall by" if strength < 0 else "rise by") in judged.headline()
+    assert "more than 19 of 19 random directions and 19 of 19 features of like density" in judged.headline()

@@ -62,7 +62,7 @@ def test_the_artefact_holds_every_score_with_its_interval(cli, root):
     assert inside.n_tokens <= 20 * 22
     assert inside.kl_spliced > 0
     assert (found.probing, found.absorption, found.concepts) == (None, None, None)
-    assert found.about.parents.keys() == {"saes/one", "recordings/bytes"}
+    assert found.about.parents.keys() == {"saes/one", "recordings/bytes", "model:small:mlp-2l"}
     assert f"FVU {held.fvu:.3f} [{low:.3f}, {high:.3f}]" in printed
 
 

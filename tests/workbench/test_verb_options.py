@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import pytest
 
@@ -48,11 +48,16 @@ def used(verb: type) -> set[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
                 found.add(node.attr)
                 waiting.append(node.attr)
-            if of_run(node) & ON_DEVICE:
+            if of_run(node) & ON_DEVICE or is_given(node, "run"):
                 found |= {"device", "dtype", "engine", "use_device"}
-            if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "self" for a in node.args):
+            if is_given(node, "self"):
                 found |= handed_on(method, node)
     return found
+
+
+def is_given(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
+    """True where a node calls a function with the variable of a name."""
+    return isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == name for a in node.args)
 
 
 def of_run(node: ast.AST) -> set[str]:
