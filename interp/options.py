@@ -263,6 +263,11 @@ def check_limits(value: Any) -> None:
             raise ConfigError(f"{option.name} should be {least:g} to {most:g}, found {number:g}")
 
 
+def base_of(value: T, base: type[T]) -> T:
+    """Return the part of a dataclass that it inherits from `base`, itself a dataclass."""
+    return base(**{field.name: getattr(value, field.name) for field in fields(base)})  # pyright: ignore[reportArgumentType]
+
+
 def check_least(settings: object, least: Mapping[str, float]) -> None:
     """Raise `ConfigError` for the first field that lies below its least value; None is allowed."""
     for name, bound in least.items():

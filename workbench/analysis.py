@@ -18,14 +18,13 @@ draft.
 
 import contextlib
 import sys
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from interp.acts import Act
+from interp.acts import Act, Price
 from interp.artifacts import Artefact, Draft, Manifest, as_json, read_json, save_artefact, write_json
 from interp.artifacts.artefact import is_stored, layout_of, settings_json
 from interp.artifacts.draft import RESUME, carrying
@@ -61,7 +60,7 @@ class AnalysisRun(Run):
         super().__init__(workspace, sys.maxsize, device=pick)  # an analysis holds the models that it compares
         self.folder, self.ranks = folder, ranks
         self.threads: int | None = verb.use_threads() if isinstance(verb, Threaded) else None
-        self.seed: int | None = getattr(verb, "seed", None)
+        self.seed = getattr(verb, "seed", None)
         self.replaces = False
         """True where a first version is stored, which the finished one replaces without `--overwrite`."""
         self._verb = verb
@@ -109,8 +108,8 @@ class AnalysisRun(Run):
         return text
 
     @contextlib.contextmanager
-    def progress(self, title: str, unit: str = "") -> Iterator[Progress]:
-        """Show a progress bar; call it with `(done, total, facts)`."""
+    def progress(self, title: str, unit: str = "", price: Price | None = None) -> Iterator[Progress]:
+        """Show a progress bar."""
         with first_bar(self.ranks or ALONE, title, unit) as report:
             yield report
 
@@ -182,7 +181,7 @@ class AnalysisRun(Run):
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
-    """An act that stores its answer: its fields are the settings, `measure` does the work."""
+    """An act that stores its answer: its fields are the settings, `measure` returns what to store, or has stored."""
 
     makes: ClassVar[str]
     """Kind of artefact that it writes."""
@@ -200,10 +199,6 @@ class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
             return type(self).typed_words()[-1]
         value = str(getattr(self, arguments[0]))
         return slug(short_name(value) if arguments[0] == "model" else value)
-
-    @abstractmethod
-    def measure(self, run: AnalysisRun) -> A | Sequence[A]:
-        """Do the work and return what to store, or what it has stored itself."""
 
     def writes(self) -> str:
         """Return the kind of artefact that these settings write; most verbs write one kind."""

@@ -37,7 +37,7 @@ from dashboard.turns import asking
 from interp.errors import SupersededError, WorkbenchError
 from interp.models.short_name import short_name
 from interp.nulls import BEYOND, DRAWS, NULLS
-from interp.patching.patching_map import PatchingMap
+from interp.patching.patching_map import WHOLE, PatchingMap
 from interp.workspace import Workspace
 from saes.acts.attribution import (
     AttributeAnswer,
@@ -395,7 +395,7 @@ def measure_patches(clicks: int | None, model: str, *fields: Any) -> Children | 
     def body() -> html.Div:
         question = PatchPrompts(
             clean=clean, corrupt=corrupt, answer=answer, wrong=wrong, model=model, what=what, direction=direction,
-            chat=bool(chat),
+            by_position=what in WHOLE, chat=bool(chat),
         )  # fmt: skip
         return effects(current().live.ask(question), theme(scheme))
 

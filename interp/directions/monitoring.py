@@ -44,7 +44,6 @@ from interp.directions.monitor import (
     MonitorRates,
     MonitorSettings,
 )
-from interp.directions.named import base_of
 from interp.directions.sides import span_means
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
 from interp.geometry.probes import accuracy_interval, control_classes, fit_linear, split_by_document
@@ -52,6 +51,7 @@ from interp.models.adapter import to_tokens, token_strings, untrained_model, wei
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.nulls import DRAWS, NUMERIC_DRAWS, ROUNDING, NullComparison
+from interp.options import base_of
 from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import auroc

@@ -1,9 +1,8 @@
 """A direction with its name and origin: from two lists of words, a file, or the examples that it is made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -14,13 +13,7 @@ from interp.geometry.points import unit_vector
 from interp.geometry.probes import DirectionAccuracy, concept_directions
 from interp.geometry.words import SENTENCES, WordList
 from interp.models.hooked import HookedModel
-
-B = TypeVar("B")
-
-
-def base_of(value: B, base: type[B]) -> B:
-    """Return the part of a dataclass that it inherits from `base`, itself a dataclass."""
-    return base(**{field.name: getattr(value, field.name) for field in fields(base)})  # pyright: ignore[reportArgumentType]
+from interp.options import base_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from interp.models.adapter import Hook, available_hook_points, head_shape, patte
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture, read_hook, run_from
 from interp.models.residual import ResidualStream
-from interp.patching.patching_map import Direction, HeadKind, Patch, PromptPair, What, strongest
+from interp.patching.patching_map import WHOLE, Direction, HeadKind, Patch, PromptPair, What, strongest
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
 from interp.view import Rows, View
@@ -75,7 +75,6 @@ def check_pairs(model: HookedModel, clean: Int[Tensor, "..."], corrupt: Int[Tens
     )
 
 
-_WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 Cut = tuple[int, Slot]
 """Layer of a patch, and its slot."""
 STORED_VALUES = 1 << 26
@@ -267,7 +266,7 @@ class _Run:
         self.n_heads = 0
         self.heads: HeadKind | None = None
         self.group_size = 1
-        if what not in _WHOLE:
+        if what not in WHOLE:
             shape = ResidualStream(model).shape
             grouped = what in ("k", "v") and shape.n_kv_heads != shape.n_heads
             self.n_heads = shape.n_kv_heads if grouped else shape.n_heads
@@ -275,7 +274,7 @@ class _Run:
             self.group_size = shape.n_heads // shape.n_kv_heads if grouped else 1
 
     def hook_point(self, layer: int) -> str:
-        return f"blocks.{layer}." + (f"hook_{self.what}" if self.what in _WHOLE else f"attn.hook_{self.what}")
+        return f"blocks.{layer}." + (f"hook_{self.what}" if self.what in WHOLE else f"attn.hook_{self.what}")
 
     def plain(self, tokens: Tensor) -> Tensor:
         """Return the metric without a patch, `[n_prompts]` float64."""

@@ -42,7 +42,7 @@ RUNS = "runs"
 
 def measure_map(
     model: HookedModel, task: Task, config: PatchingConfig, *, seed: int = 0, model_name: str = "",
-    draft: Callable[[PatchingSettings], Draft] | None = None, progress: Progress | None = None,
+    draft: Callable[[PatchingSettings], Draft | None] | None = None, progress: Progress | None = None,
 ) -> PatchingMap:  # fmt: skip
     """Measure the map of a task and its null maps.
 
@@ -63,7 +63,7 @@ def measure_map(
     >>> measure_map(model, make_task("induction", model, n_prompts=4), PatchingConfig(what="z", draws=3)).headline()
     'Patching z in a model between prompts of induction: 1 of 2 patches beyond the null'
     """
-    config = _resolved(task, config)
+    config = resolved(task, config)
     settings = PatchingSettings(
         model=model_name,
         weight_hash=weight_hash(model),
@@ -179,7 +179,7 @@ def unrelated_prompts(
     return drawn
 
 
-def _resolved(task: Task, config: PatchingConfig) -> PatchingConfig:
+def resolved(task: Task, config: PatchingConfig) -> PatchingConfig:
     """Return the settings with the default of `by_position` filled in."""
     lengths = set(task.lengths.tolist())
     wanted = task.n_prompts == 1 if config.by_position is None else config.by_position

@@ -12,12 +12,26 @@ from interp.artifacts import Artefact, DocumentField, Measured, Table
 from interp.errors import ConfigError
 from interp.models.short_name import short_name
 from interp.nulls import BEYOND, PER_PART, NullKind, smallest_p
-from interp.options import BASIC, check_least
+from interp.options import BASIC, ChoiceWords, FieldLabel, check_least
 from interp.results import ROWS, Record, columns_of
 from interp.view import Facts, Rows, View
 
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
+WHOLE: tuple[What, ...] = ("resid_pre", "resid_post", "attn_out", "mlp_out")
+"""Values that are whole vectors; the others belong to single heads."""
 Direction = Literal["denoise", "noise"]
+PATCHED = ChoiceWords(
+    resid_pre="residual stream before each block",
+    resid_post="residual stream after each block",
+    attn_out="attention outputs",
+    mlp_out="MLP outputs",
+    z="outputs of single heads",
+    q="queries of single heads",
+    k="keys of single heads",
+    v="values of single heads",
+    pattern="attention patterns of single heads",
+)
+DIRECTIONS = ChoiceWords(denoise="denoise: clean into corrupt", noise="noise: corrupt into clean")
 HeadKind = Literal["query", "key-value"]
 """Heads that a patch counts: under grouped-query attention, k and v belong to a group of query heads."""
 MetricName = Literal["logit-diff", "prob-diff", "log-prob", "kl", "l2"]
@@ -51,27 +65,36 @@ class TaskSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchingConfig:
-    """Settings of a map of activation patches."""
+class PatchChoice:
+    """The patches of a map."""
 
-    what: Annotated[What, BASIC] = "resid_pre"
+    what: Annotated[What, BASIC, FieldLabel("Value that is patched"), PATCHED] = "resid_pre"
     """The value that is replaced: the residual stream before or after a block, the output of attention or the MLP, or
     per head its output z (also called heads), its inputs q, k, v, or its attention pattern."""
-    direction: Annotated[Direction, BASIC] = "denoise"
+    direction: Annotated[Direction, BASIC, FieldLabel("Direction"), DIRECTIONS] = "denoise"
     """denoise: restore clean values in the corrupt run, which tests sufficiency; noise: put corrupt values into the
     clean run, which tests necessity."""
     by_position: bool | None = None
     """Patch each position by itself. Default: yes for one pair of prompts, no for a task."""
-    draws: int = PER_PART
-    """Number of null maps. A map without true effects shows a discovery with probability at most 1 / (draws + 1). Each
-    null map costs as much as the map itself."""
     batch_size: int = 32
     """Sequences per forward pass."""
 
     def __post_init__(self) -> None:
+        check_least(self, {"batch_size": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchingConfig(PatchChoice):
+    """Settings of a map of activation patches."""
+
+    draws: int = PER_PART
+    """Number of null maps. A map without true effects shows a discovery with probability at most 1 / (draws + 1). Each
+    null map costs as much as the map itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.draws < 1:
             raise ConfigError(f"draws must be at least 1, got {self.draws}: every effect is compared with a null")
-        check_least(self, {"batch_size": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

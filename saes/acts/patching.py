@@ -12,66 +12,52 @@ from interp.acts import Act, Compared, Price
 from interp.errors import PromptError
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
-from interp.options import ChoiceWords, FieldLabel, ModelName, PromptText
-from interp.patching.patching_map import Direction, PatchingConfig, PatchingMap, What
+from interp.options import FieldLabel, ModelName, PromptText, base_of
+from interp.patching.patching_map import NULL_OF, WHOLE, PatchChoice, PatchingConfig, PatchingMap
 from saes.acts.prompt import OnPrompt
 from saes.acts.run import Run
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from interp.patching.maps import MapArm
     from interp.patching.task import Task
 
 PATCH_TOKENS = 64
 """Most tokens of a prompt that is patched by these acts."""
-PATCHED = ChoiceWords(
-    resid_pre="residual stream before each block, by position",
-    attn_out="attention outputs, by position",
-    mlp_out="MLP outputs, by position",
-    z="outputs of single heads",
-)
 _NEAR = 60
 """Tokens nearest to a word, among which its replacement is searched for."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchPrompts(Compared[Run, "PatchingMap"]):
+class PatchPrompts(PatchChoice, Compared[Run, PatchingMap]):
     """Patch activations between two prompts of one length: each patch's share of the gap between their answers.
 
-    The null are patches from prompts with other words. Raises `PromptError` (too long, lengths differ, an answer of
-    several tokens), `ConfigError` where the metric shows no gap.
+    The null of denoise are the same patches with values of random tokens, of noise changes of the same size in random
+    directions. Raises `PromptError` (too long, lengths differ, an answer of several tokens), `ConfigError` where the
+    metric shows no gap.
     """
 
     verb: ClassVar[str] = "patch"
     clean: Annotated[PromptText, FieldLabel("Clean prompt")]
-    """The prompt with the right answer."""
+    """Prompt that the model answers. Of a model without a tokenizer: token numbers, "3 5 7"."""
     corrupt: Annotated[PromptText, FieldLabel("Corrupt prompt, same length")]
-    """A prompt of the same length with another answer."""
+    """Prompt of the same number of tokens, with another answer."""
     model: ModelName
     """A model of the workspace."""
     answer: Annotated[str, FieldLabel("Clean answer")]
     """Next token of the clean prompt, with or without its leading space."""
     wrong: Annotated[str, FieldLabel("Corrupt answer")] = ""
-    """Next token of the corrupt prompt; empty for the mean over the vocabulary."""
-    what: Annotated[What, FieldLabel("Value that is patched"), PATCHED] = "resid_pre"
-    """Activations that are patched; those of heads (`z`) at all positions at once."""
-    direction: Annotated[
-        Direction,
-        FieldLabel("Direction"),
-        ChoiceWords(denoise="denoise: clean into corrupt", noise="noise: corrupt into clean"),
-    ] = "denoise"
-    """`denoise`: clean activations into the corrupt run; `noise`: the reverse."""
+    """Next token of the corrupt prompt. With it the metric is a difference of logits, else the log-probability of the
+    answer."""
     chat: bool = False
-    """Put both prompts into the model's chat template."""
+    """Put both prompts into the model's chat template, as the message of a user."""
 
     def arms(self, run: Run) -> "list[MapArm]":
         """Return the sources of the patches: the two prompts, then draws of the null."""
         from interp.patching.maps import arm_of
 
         model, task, config = self.asked(run)
-        return [arm_of(model, task, config, 0, number) for number in range(1 + config.draws)]
+        return [arm_of(model, task, config, run.seed or 0, number) for number in range(1 + config.draws)]
 
     def price(self, run: Run) -> Price:
         return self._priced(*self.asked(run))
@@ -79,54 +65,50 @@ class PatchPrompts(Compared[Run, "PatchingMap"]):
     def measure(self, run: Run) -> PatchingMap:
         from interp.patching.maps import measure_map
 
-        model, task, config = self.asked(run)
-        price = self._priced(model, task, config)
-        done = run.counted(price)
-
-        def layer(_: int, total: int, __: object) -> None:
-            done(price.total // total)
-
-        return measure_map(model, task, config, model_name=self.model, progress=layer)
+        asked = self.asked(run)
+        with run.progress("patching", "layers", self._priced(*asked)) as progress:
+            return measure_map(*asked, seed=run.seed or 0, model_name=self.model, draft=run.draft, progress=progress)
 
     def asked(self, run: Run) -> "tuple[HookedModel, Task, PatchingConfig]":
-        """Return the model, the pair of prompts with its metric, and the settings of the map."""
-        from interp.circuits.tasks import pair_task
+        """Return the model, the prompts with their metric, and the settings of the map."""
+        from interp.patching.maps import resolved
 
         run.check("reading the two prompts")
-        model, tokens = run.prompt(self.clean, self.model, self.chat)
-        if tokens.shape[1] > PATCH_TOKENS:
-            raise PromptError(
-                f"the prompt has {tokens.shape[1]} tokens, at most {PATCH_TOKENS} can be patched here; shorten it, "
-                "or use `workbench patch`"
-            )
-        right = _answer_text(model, tokens, self.answer)
-        wrong = None
-        if self.wrong:
-            wrong = _answer_text(model, run.prompt(self.corrupt, self.model, self.chat)[1], self.wrong)
-        task = pair_task(model, self.clean, self.corrupt, right, wrong, chat=self.chat)
-        by_position = self.what != "z"
-        return model, task, PatchingConfig(
-            what=self.what, direction=self.direction, by_position=by_position, draws=DRAWS[self.nulls]
-        )  # fmt: skip
+        model = run.model(self.model)
+        task = self.make_task(run, model)
+        config = PatchingConfig(**vars(base_of(self, PatchChoice)), draws=DRAWS[self.nulls])
+        return model, task, resolved(task, config)
+
+    def make_task(self, run: Run, model: HookedModel) -> "Task":
+        """Return the pair of prompts, with the metric of its answers."""
+        from interp.circuits.tasks import pair_task
+
+        right = self._answer(run, model, self.clean, self.answer)
+        wrong = self._answer(run, model, self.corrupt, self.wrong) if self.wrong else None
+        return pair_task(model, self.clean, self.corrupt, right, wrong, chat=self.chat)
+
+    def _answer(self, run: Run, model: HookedModel, prompt: str, text: str) -> str:
+        """Return the text of the one token that an answer denotes after a prompt."""
+        from interp.lenses.direct_attribution import single_token
+        from interp.models.adapter import run_with_cache, token_text
+        from interp.models.identity import tokenizer_of
+
+        if not text:
+            raise PromptError("the answer to the clean prompt is empty; type a word that is one token")
+        if tokenizer_of(model, required=False) is None:
+            return text  # the number of a token
+        tokens = run.prompt(prompt, self.model, self.chat)[1]
+        run.check_length(tokens.shape[1], PATCH_TOKENS, "or use `workbench patch`")
+        return token_text(model, single_token(model, text, run_with_cache(model, tokens, [])[0][0, -1].float()))
 
     def _priced(self, model: HookedModel, task: "Task", config: PatchingConfig) -> Price:
-        """Return the price of a map: each patch is a pass over the prompt."""
+        """Return the price of a map: each patch is a pass over the prompts."""
         from interp.models.adapter import head_shape
 
-        shape, pos = head_shape(model), task.clean.shape[1]
-        patches = shape.n_layers * (pos if config.by_position else shape.n_heads)
-        arms = {"the two prompts": 1, "random tokens": config.draws}
-        return Price(arms, patches * pos, self.model, f"{self.verb} {self.what}")
-
-
-def _answer_text(model: HookedModel, tokens: "Tensor", text: str) -> str:
-    """Return the text of the one token that an answer denotes after `tokens [1, n]`."""
-    from interp.lenses.direct_attribution import single_token
-    from interp.models.adapter import run_with_cache, token_text
-
-    if not text:
-        raise PromptError("the answer to the clean prompt is empty; type a word that is one token")
-    return token_text(model, single_token(model, text, run_with_cache(model, tokens, [])[0][0, -1].float()))
+        shape, (n_prompts, pos) = head_shape(model), task.clean.shape
+        patches = shape.n_layers * (1 if config.what in WHOLE else shape.n_heads) * (pos if config.by_position else 1)
+        arms = {"the two prompts": 1, NULL_OF[config.direction]: config.draws}
+        return Price(arms, patches * n_prompts * pos, self.model, f"{self.verb} {self.what}")
 
 
 @dataclass(frozen=True)

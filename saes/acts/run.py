@@ -20,10 +20,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from interp.acts import Price
-from interp.artifacts import Artefact, Manifest
+from interp.artifacts import Artefact, Draft, Manifest
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.models.hooked import HookedModel
-from interp.progress import duration
+from interp.progress import Progress, duration
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS, Features, check_described
 from saes.training.stored import StoredSAE
@@ -186,6 +186,8 @@ class LoadedModels:
         self._memory = half_of_memory() if memory is None else memory
         self._known_only = known_only
         self._pick_device = device
+        self.seed: int | None = None
+        """Seed of what an answer draws; 0 where it is None."""
         self.state = "cold"
         """`cold` (nothing loaded), `loading` or `ready`."""
         self._models: dict[str, HookedModel] = {}
@@ -211,6 +213,26 @@ class LoadedModels:
     def check(self, stage: str = "") -> None:
         """Name the stage that begins; an empty name is a step within one."""
         self._check(stage)
+
+    @contextlib.contextmanager
+    def progress(self, title: str, unit: str = "", price: Price | None = None) -> Iterator[Progress]:
+        """Yield a function that is called with `(done, total, facts)`; with a price, the time left is shown."""
+        counted, shown = self.counted(price) if price else None, 0
+
+        def report(done: int, total: int, facts: dict[str, object]) -> None:
+            nonlocal shown
+            if counted and price:
+                tokens = price.total * done // total
+                counted(tokens - shown)
+                shown = tokens
+            else:
+                self.check()
+
+        yield report
+
+    def draft(self, settings: object) -> Draft | None:
+        """Return the work in progress of an answer that is stored; None for one that is only told."""
+        return None
 
     def counted(self, price: Price, stage: Callable[[int], str] | None = None) -> Callable[[int], None]:
         """Return a function that counts the tokens of passes and names the stage (the arm); it raises as `check`."""
@@ -320,6 +342,13 @@ class Run(LoadedModels):
         return {}
 
     # Prompts
+
+    def check_length(self, n_tokens: int, most: int, instead: str) -> None:
+        """Raise `PromptError`, with what to do `instead`, where a visitor of a server asks about too long a prompt."""
+        if self._known_only and n_tokens > most:
+            raise PromptError(
+                f"the prompt has {n_tokens} tokens, at most {most} can be read here; shorten it, {instead}"
+            )
 
     def prompt(self, text: str, spec: str, chat: bool = False) -> "tuple[HookedModel, Tensor]":
         """Return the model and the tokens `[1, n]` of a prompt. Raises `PromptError` (empty, or too long)."""

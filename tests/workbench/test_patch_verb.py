@@ -13,7 +13,7 @@ def test_the_planted_heads_are_named_with_their_null(cli, tmp_path):
     first = next(line for line in shown.splitlines() if "L0H0, position 3 '9'" in line)
     assert "+1.000" in first
     assert "beyond the null" in first
-    assert "at most 1 in 10" in shown
+    assert "at most 1 in 20" in shown
     found = Workspace(tmp_path).open(PatchingMap, "mine")
     assert found.about.parents == {"model:planted:induction": found.settings.weight_hash}
     assert (found.settings.task.origin["correct"], found.settings.what) == ("9", "z")
@@ -23,7 +23,7 @@ def test_the_planted_heads_are_named_with_their_null(cli, tmp_path):
 
 
 def test_a_task_is_patched_whole_by_default(cli, tmp_path):
-    words = ("--task", "induction", "--what", "z", "--prompts", 4, "--draws", 2)
+    words = ("--task", "induction", "--what", "z", "--prompts", 4, "--nulls", "quick")
     assert "L1H0" in cli(tmp_path, "patch", "planted:induction", *words)
     found = Workspace(tmp_path).open(PatchingMap, "induction-z-planted-induction")
     assert (found.settings.by_position, found.settings.task.n_prompts, len(found.patches)) == (False, 4, 2)

@@ -44,7 +44,7 @@ REFUSED: list[tuple[str | tuple[str, ...], str]] = [
     ("patch planted:induction", "lacks --clean, --corrupt, --answer"),
     (PAIR, "lacks --answer"),
     ((*PATCH, "--task", "ioi"), "not both"),
-    ((*PATCH, "--draws", "0"), "null"),
+    ((*PATCH, "--nulls", "none"), "quick"),
     ((*PATCH, "--what", "mlp_out"), "no MLPs"),
     ((*PAIR, "--answer", "9 4"), "2 tokens"),
     ((*PAIR[:3], "1 2 3", "--corrupt", "1 2", "--answer", "9"), "reword one of the two"),

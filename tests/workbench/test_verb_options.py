@@ -44,7 +44,11 @@ def used(verb: type) -> set[str]:
         if name in seen or not inspect.isfunction(method):
             continue
         seen.add(name)
-        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method)))):
+        code = inspect.getsource(method)
+        if "super()." in code and name != "__post_init__":  # as it does, and what it extends
+            above = [vars(base)[name] for base in verb.__mro__ if name in vars(base)][1:2]
+            code += "".join(inspect.getsource(each) for each in above if inspect.isfunction(each))
+        for node in ast.walk(ast.parse(textwrap.dedent(code))):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
                 found.add(node.attr)
                 waiting.append(node.attr)
@@ -69,7 +73,7 @@ def of_run(node: ast.AST) -> set[str]:
 def handed_on(method: Callable, call: ast.Call) -> set[str]:
     """Fields that a call reads of the verb that it is given: of `settings_of`, of `sharing`, or of a plain function."""
     name = ast.unparse(call.func)
-    if name == "settings_of":
+    if name in ("settings_of", "base_of"):
         kind = method.__globals__[ast.unparse(call.args[1])]
         return {each.name for each in fields(kind)} - {keyword.arg for keyword in call.keywords}
     if name == "sharing":
@@ -149,11 +153,13 @@ def test_the_device_is_printed(name):
 
 def named(verb: type) -> set[str]:
     """Names in the methods of a verb, and in the functions of its module that they name."""
+    acts = [base for base in verb.__mro__[1:] if base.__module__.startswith("saes.acts.")]
     module, names = vars(sys.modules[verb.__module__]), set()
-    waiting = [each for called, each in vars(verb).items() if not called.startswith("__")]
+    waiting = [each for own in (verb, *acts) for called, each in vars(own).items() if not called.startswith("__")]
+    modules = {own.__module__ for own in (verb, *acts)}
     while waiting:
         function = waiting.pop()
-        if inspect.isfunction(function) and function.__module__ == verb.__module__:
+        if inspect.isfunction(function) and function.__module__ in modules:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
             found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
             found |= {f"run.{member}" for node in ast.walk(tree) for member in of_run(node)}
