@@ -180,8 +180,11 @@ class AnalysisRun(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
-    """An act that stores its answer: its fields are the settings, `measure` returns what to store, or has stored."""
+class Analysis(Writes, Act[AnalysisRun, A | Sequence[A] | Iterator[A]], Generic[A]):
+    """An act that stores its answer: its fields are the settings, `measure` returns what to store, or has stored.
+
+    Of an answer in steps the last one is stored.
+    """
 
     makes: ClassVar[str]
     """Kind of artefact that it writes."""
@@ -200,6 +203,14 @@ class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
         value = str(getattr(self, arguments[0]))
         return slug(short_name(value) if arguments[0] == "model" else value)
 
+    def measured(self, run: AnalysisRun) -> A | Sequence[A]:
+        """Return the answer; of one in steps the last."""
+        answer = self.measure(run)
+        if not isinstance(answer, Iterator):
+            return answer
+        *_, last = answer
+        return last
+
     def writes(self) -> str:
         """Return the kind of artefact that these settings write; most verbs write one kind."""
         return self.makes
@@ -213,7 +224,7 @@ class Analysis(Writes, Act[AnalysisRun, A | Sequence[A]], Generic[A]):
                 self.check_free(folder)
                 run = AnalysisRun(self, workspace, folder, ranks)
             with carrying(partial(certificates_of, workspace)) if self.looks_first else contextlib.nullcontext():
-                answer = self.measure(run)
+                answer = self.measured(run)
                 if ranks is None or ranks.first:
                     for artefact in answer if isinstance(answer, Sequence) else (answer,):
                         report(run.save(artefact))

@@ -21,10 +21,10 @@ from saes.features.schema import Features, labels, shares_below
 class OnPrompt:
     """Fields of every act on a prompt."""
 
-    text: PromptText
-    """The prompt."""
     model: ModelName
     """A model of the workspace."""
+    text: PromptText
+    """The prompt."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
 

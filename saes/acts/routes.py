@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.acts import Act, Streamed
 from interp.errors import PromptError
 from interp.nulls import DRAWS, Level
-from interp.options import Count
+from interp.options import Count, base_of
 from interp.routes.routes import CarriedFeature, Route, RouteConfig, Routes, RouteSettings, Swap
 from saes.acts.prompt import OnPrompt
 from saes.acts.run import Run
@@ -33,17 +33,23 @@ class AskWhy(RouteConfig, OnPrompt, Streamed[Run, Routes]):
     verb: ClassVar[str] = "why"
 
     def measure(self, run: Run) -> Iterator[Routes]:
-        from interp.models.adapter import weight_hash
-        from interp.routes.find import find_routes
+        from interp.routes.find import find_routes, price
 
         run.check("reading the prompt")
-        model = run.model(self.model)
-        fields = {name: getattr(self, name) for name in ("model", "text", "answer", "swap", "chat", "nulls")}
-        settings = RouteSettings(**fields, weight_hash=weight_hash(model))
-        reading = _read(run, settings)
+        config, digest = vars(base_of(self, RouteConfig)), run.weight_hash(self.model)
+        settings = RouteSettings(**config, model=self.model, text=self.text, weight_hash=digest)
+        reading, reader = _read(run, settings), run.lost_words(self.model)
         whole: Routes | None = None
-        for whole in find_routes(reading, run.lost_words(self.model), settings, lambda _: run.check()):
-            yield whole
+        done, total = 0, price(reading)
+        with run.progress("cutting edges", "tokens") as progress:
+
+            def count(tokens: int) -> None:
+                nonlocal done
+                done += tokens
+                progress(done, max(done, total), {})  # what follows the edges depends on them
+
+            for whole in find_routes(reading, reader, settings, count):
+                yield whole
         assert whole is not None  # the first step has the totals of words
         yield replace(whole, routes=tuple(_with_features(run, self.model, reading, route) for route in whole.routes))
 

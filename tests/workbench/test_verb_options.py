@@ -185,7 +185,15 @@ OTHER_DTYPE = {
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_that_loads_a_model_takes_its_dtype_and_no_other_does(name):
     openers = {"load_model", "open_saes", "open_recording_model", "open_atlas_source", "open_provider"}
-    openers |= {"run.model", "run.recorded_model", "run.saes", "run.described", "run.of_another", "CompareModels"}
+    openers |= {
+        "run.model",
+        "run.weight_hash",
+        "run.recorded_model",
+        "run.saes",
+        "run.described",
+        "run.of_another",
+        "CompareModels",
+    }
     loads = bool(named(VERBS[name]) & openers)
     assert issubclass(VERBS[name], RunsModel) == (loads and name not in OTHER_DTYPE), name
     assert name != "record" or "compute" in options(VERBS[name])

@@ -306,7 +306,7 @@ class CheckClaim(Threaded, RunsModel, Resumable["Claim"]):
         analysis = made(verb, values | own)
         inner, started = run.of_another(analysis, folder), time.perf_counter()
         try:
-            artefact = analysis.measure(inner)
+            artefact = analysis.measured(inner)
         except NoGapError as error:
             if first is None:
                 raise

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from interp.options import Argument, PromptText
-from interp.routes.routes import RouteConfig, Routes, RouteSettings
-from workbench.analysis import Analysis, AnalysisRun
-from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
+from interp.routes.routes import Routes
+from saes.acts.routes import AskWhy
+from workbench.analysis import Analysis
+from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, slug
 
 HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
+class Why(Threaded, RunsModel, Analysis[Routes], AskWhy):
     """Say why a model says what it says: which word tells which what, in which layers.
 
     Example: workbench why smollm2-135m "The capital of France is" --swap France=Italy
@@ -32,23 +33,3 @@ class Why(RouteConfig, Threaded, RunsModel, Analysis[Routes]):
 
     def default_name(self) -> str:
         return slug(self.text)[:60]
-
-    def measure(self, run: AnalysisRun) -> Routes:
-        from interp.routes.carried import LostWords
-        from interp.routes.find import find_routes, price, question_run
-
-        model, digest = run.model(self.model), run.weight_hash(self.model)
-        settings = settings_of(self, RouteSettings, weight_hash=digest)
-        reading = question_run(model, settings)
-        reader = LostWords.of(model, run.jacobian_lens(self.model))
-        done, total, answers = 0, price(reading), list[Routes]()
-        with run.progress("cutting edges", "tokens") as progress:
-
-            def count(tokens: int) -> None:
-                nonlocal done
-                done += tokens
-                progress(done, max(done, total), {})  # what follows the edges depends on them
-
-            for so_far in find_routes(reading, reader, settings, count):
-                answers = [so_far]
-        return answers[0]
