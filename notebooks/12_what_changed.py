@@ -201,7 +201,7 @@ for name, model in pair.items():
     folder = workspace.path("recording", name)
     if not folder.exists():
         settings = RecordConfig(tokens=45_000, context_length=config.n_ctx)
-        record(model, documents, folder, settings, hook_points=[HOOK], model_name=name)
+        record(model, documents, folder, settings, hook_points=[HOOK])
 recordings = {name: Recording(workspace.path("recording", name)) for name in pair}
 test = contexts(200, torch.Generator().manual_seed(13))
 

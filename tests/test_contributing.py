@@ -426,7 +426,7 @@ class Glance(RunsModel, Analysis["HeadScores"]):
         from interp.circuits.head_kinds import score_heads
 
         config = HeadScoresConfig(n_prompts=self.n_prompts, context_length=41, min_lag=8, max_lag=20, seeds=(0,))
-        return score_heads(run.model(self.model), config, model_name=self.model)
+        return score_heads(run.model(self.model), config)
 ''',
     )
     copy.run("""

@@ -183,7 +183,7 @@ def beside_random(value):
 
 def attacked():
     few = AttackConfig(prompts=2, ablations=("resample",), exchanges=1, n_random=1, fractions=(0.5, 1.0))
-    return interp.attack_circuit(model(), *task().split(2), planted_circuit(), few, model_name="planted:induction")
+    return interp.attack_circuit(model(), *task().split(2), planted_circuit(), few)
 
 
 def claimed():

@@ -84,7 +84,6 @@ def attack_circuit(
     config: AttackConfig | None = None,
     graph: Graph | None = None,
     *,
-    model_name: str = "",
     name: str = "circuit",
     wordings: Mapping[str, Task] | None = None,
     say: Callable[[str], None] | None = None,
@@ -97,7 +96,7 @@ def attack_circuit(
         task, held_out: prompts on which the attack is chosen, and others of the task, on which it is judged.
         config: settings (default: `AttackConfig()`).
         graph: all edges (default: those of the model).
-        model_name, name: names in the result.
+        name: name of the circuit in the result.
         wordings: paraphrases by name, on which the attack is judged too; one that the model does not do is left out.
         say, progress: are called with the price before the attack, and after each part.
     Returns: every attack with what it leaves, and faithfulness over size in the mean and in the worst case.
@@ -113,6 +112,7 @@ def attack_circuit(
     True
     """
     from interp.models.adapter import weight_hash
+    from interp.models.identity import model_spec
 
     config, graph = config or AttackConfig(), graph or Graph.from_model(model)
     if circuit.weight_hash:
@@ -146,8 +146,8 @@ def attack_circuit(
     told("sizes")
     grown, standing = _grow(*first, included, config, told)
     settings = AttackSettings(
-        **vars(config), model=model_name, weight_hash=weight_hash(model), circuit=name, n_edges=int(included.sum()),
-        n_edges_of_graph=graph.n_edges, task=task.settings,
+        **vars(config), model=model_spec(model), weight_hash=weight_hash(model), circuit=name,
+        n_edges=int(included.sum()), n_edges_of_graph=graph.n_edges, task=task.settings,
     )  # fmt: skip
     return WorstCase(
         settings=settings, tried=tried, complete=complete, attacks=Table.of(Attack, rows),

@@ -363,7 +363,6 @@ def score_heads(
     model: HookedModel,
     config: HeadScoresConfig | None = None,
     *,
-    model_name: str = "",
     progress: Progress | None = None,
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` prompts per seed.
@@ -374,7 +373,6 @@ def score_heads(
     Args:
         model: its heads are scored.
         config: prompts, seeds, kinds of head (default: `HeadScoresConfig()`).
-        model_name: how the result calls the model.
     Returns: one score of each kind, head and seed; the fraction of attention to the targets of the kind, 0 to 1.
     Raises:
         ConfigError: fewer than two prompts, a prompt beyond the context, lags that leave no repeat, or texts that
@@ -386,6 +384,7 @@ def score_heads(
     '2 heads of the model, above their nulls: 1 previous-token, 1 induction'
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model, weight_hash
+    from interp.models.identity import model_spec
 
     config = config or HeadScoresConfig()
     length, batch_size = config.context_length, config.batch_size
@@ -410,7 +409,7 @@ def score_heads(
             passes = (pattern_scores(model, getattr(run, field), run.weights, batch_size) for run in runs)
             parts.append(torch.cat([steps.done(chunk) for chunk in passes], 2))
     settings = HeadSettings(
-        model=model_name or "the model",
+        model=model_spec(model),
         weight_hash=weight_hash(model),
         prompts=config.n_prompts,
         seeds=config.seeds,

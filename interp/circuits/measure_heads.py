@@ -60,7 +60,6 @@ def measure_heads(
     config: HeadsInTextConfig | None = None,
     *,
     kinds: Mapping[str, TextKind] | None = None,
-    model_name: str = "the model",
     source: str = "",
     lens: "JacobianLens | None" = None,
     batch_size: int = 8,
@@ -76,7 +75,7 @@ def measure_heads(
         documents: the document of each token, -1 for BOS and padding.
         config: the sample of the untrained model; the text is already cut.
         kinds: kinds that are looked for (default: `TEXT_KINDS`); a kind of one's own is a function of tokens and words.
-        model_name, source: names in the result.
+        source: name of the text in the result.
         lens: reads what heads write through later layers.
         batch_size: contexts per forward pass.
         seed: draws the untrained model and the permutations.
@@ -92,6 +91,7 @@ def measure_heads(
     (2, 1)
     """
     from interp.models.adapter import token_strings, untrained_model, weight_hash
+    from interp.models.identity import model_spec
 
     config, kinds = config or HeadsInTextConfig(), TEXT_KINDS if kinds is None else kinds
     if len(tokens) < LEAST_CONTEXTS:
@@ -105,8 +105,8 @@ def measure_heads(
     text_of = dict(zip(ids, token_strings(model, ids), strict=True))
     settings = HeadsInTextSettings(
         text_tokens=config.text_tokens, text_context=tokens.shape[1], untrained_contexts=config.untrained_contexts,
-        model=model_name, weight_hash=weight_hash(model), source=source, contexts=len(tokens), documents=n_documents,
-        kinds=tuple(kinds), lens="" if lens is None else lens.about.content_hash, seed=seed,
+        model=model_spec(model), weight_hash=weight_hash(model), source=source, contexts=len(tokens),
+        documents=n_documents, kinds=tuple(kinds), lens="" if lens is None else lens.about.content_hash, seed=seed,
     )  # fmt: skip
     total = len(tokens) + min(config.untrained_contexts, len(tokens))
     text = TextRead(tokens, documents, text_of, kinds)

@@ -45,7 +45,7 @@ N_TOKENS = 10
 
 def measure_direction(
     model: HookedModel, direction: NamedDirection, concepts: Sequence[WordList], config: DirectionConfig | None = None,
-    *, sentences: Sequence[str] = SENTENCES, model_name: str = "", lens: JacobianLens | None = None,
+    *, sentences: Sequence[str] = SENTENCES, lens: JacobianLens | None = None,
     made: Made | None = None, progress: Progress | None = None,
 ) -> DirectionGeometry:  # fmt: skip
     """Measure one direction on the words of some lists.
@@ -55,7 +55,6 @@ def measure_direction(
         concepts: the lists of words.
         config: measures and steering (default: `DirectionConfig()`).
         sentences: texts into which each word is put, in place of `{word}`.
-        model_name: stored with the result; by default the model's own name.
         lens: the directions are read as tokens through it.
         made: variants and choice of a direction that was made with them.
     Returns: what the direction separates, each measure with its null.
@@ -91,7 +90,7 @@ def measure_direction(
         choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, steps.within))
     steps.done("steered")
     about_direction = DirectionSettings(
-        model=model_name or model_spec(model),
+        model=model_spec(model),
         weight_hash=weight_hash(model),
         direction=replace(direction.origin, hook_point=hook_point),
         lists=tuple(concepts),

@@ -49,6 +49,7 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptErro
 from interp.geometry.probes import accuracy_interval, control_classes, fit_linear, split_by_document
 from interp.models.adapter import to_tokens, token_strings, untrained_model, weight_hash
 from interp.models.hooked import HookedModel
+from interp.models.identity import model_spec
 from interp.models.passes import capture
 from interp.nulls import DRAWS, NUMERIC_DRAWS, ROUNDING, NullComparison
 from interp.options import base_of
@@ -88,7 +89,6 @@ def train_monitor(
     config: MonitorConfig | None = None,
     *,
     others: Mapping[str, Sequence[str]] | None = None,
-    model_name: str = "",
     progress: Progress | None = None,
 ) -> Monitor:
     """Train a monitor of labelled texts, and state its rates on groups that it was not made of.
@@ -98,7 +98,6 @@ def train_monitor(
         examples: texts with labels and groups (`read_labelled`).
         config: settings; see `MonitorConfig`.
         others: other texts by source, for the drift of false alarms.
-        model_name: name of the model.
         progress: called after each step.
     Returns: the monitor with its rates, nulls and drift.
     Raises:
@@ -124,7 +123,7 @@ def train_monitor(
     rates, compared = judge_probe(probe, means, blank, yes, group, parts, config)
     train, choose, test = (len(np.unique(group[part])) for part in (parts.train, parts.choose, parts.test))
     settings = MonitorSettings(
-        **vars(base_of(config, MonitorConfig)), model=model_name, weight_hash=weight_hash(model),
+        **vars(base_of(config, MonitorConfig)), model=model_spec(model), weight_hash=weight_hash(model),
         source=examples.source, n_groups=(train, choose, test), hook_point=probe.hook_point,
     )  # fmt: skip
     monitor = Monitor(

@@ -309,12 +309,11 @@ def measure_concepts(
     config: ShapesConfig | None = None,
     *,
     sentences: Sequence[str] = SENTENCES,
-    model_name: str = "",
     progress: Progress | None = None,
 ) -> WordGeometry:
     """Read the lists, test their shapes, and intervene; without `interventions` nothing is steered or rotated.
 
-    `config` defaults to `ShapesConfig()`. `model_name` is stored with the result; the default is the model's own name.
+    `config` defaults to `ShapesConfig()`.
 
     Cost: about a thousand short prompts for all seven lists, and a few hundred for each list that is rotated. Raises
     `ConfigError` without lists or on two of one name, and on sentences that `read_words` rejects.
@@ -344,7 +343,7 @@ def measure_concepts(
         if progress:
             progress(len(concepts) + done + 1, total, {"measured": name})
     made = ShapesSettings(
-        model=model_name or model_spec(model),
+        model=model_spec(model),
         weight_hash=weight_hash(model),
         lists=tuple(concepts),
         sentences=tuple(sentences),

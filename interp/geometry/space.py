@@ -238,13 +238,12 @@ def measure_space(
     *,
     n_points: int = 2000,
     seed: int = 0,
-    model_name: str = "",
     corpus: str = "",
     progress: Progress | None = None,
 ) -> SpaceReport:
     """Measure the token embeddings, and `n_points` tokens of `tokens [batch, pos]` at each hook point.
 
-    `model_name` and `corpus`, the name of the text, are stored with the result; the default is the model's own name.
+    `corpus`, the name of the text, is stored with the result.
     Cost: per space all distances of `n_points` points; for analogies, each pair of words against each other pair over
     the vocabulary. Raises as `read_points`.
     """
@@ -267,7 +266,7 @@ def measure_space(
     if progress:
         progress(len(spaces) + 1, len(spaces) + 1, {"space": "analogies"})
     settings = SpaceSettings(
-        model=model_name or model_spec(model),
+        model=model_spec(model),
         weight_hash=weight_hash(model),
         hook_points=tuple(spaces)[1:],
         points=n_points,
@@ -288,7 +287,6 @@ def compare_spaces(
     batch: int = 256,
     n_shuffles: int = DRAWS["standard"],
     seed: int = 0,
-    model_names: Sequence[str] = (),
     corpus: str = "",
     progress: Progress | None = None,
 ) -> SpaceComparison:
@@ -299,7 +297,7 @@ def compare_spaces(
     CKA, a similarity from 0 to 1, is computed for all pairs of layers, in batches of `batch` tokens. Other measures are
     for neighbouring layers of one model; of two models, for a layer of the first and the layer of the same name in the
     second, or else the one of the largest CKA. Optimal
-    transport needs vectors of one width. `model_names` and `corpus`, the name of the text, are stored with the result.
+    transport needs vectors of one width. `corpus`, the name of the text, is stored with the result.
     Raises `MismatchError` for two vocabularies, and as `read_points`.
     """
     import torch
@@ -325,7 +323,7 @@ def compare_spaces(
         if progress:
             progress(index + 1, len(close_pairs), {"pair": names[i]})
     settings = SpaceComparisonSettings(
-        models=tuple(model_names) or tuple(model_spec(model) for model in models.values()),
+        models=tuple(model_spec(model) for model in models.values()),
         weight_hashes=tuple(weight_hash(model) for model in models.values()),
         hook_points=tuple(hook_points),
         points=n_points,

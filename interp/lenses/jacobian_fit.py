@@ -43,6 +43,7 @@ from interp.lenses.lens_training import N_TEXTS, Reading, autocast, distances, d
 from interp.lenses.vocabulary import read_directions
 from interp.models.adapter import untrained_model, weight_hash
 from interp.models.hooked import HookedModel
+from interp.models.identity import model_spec
 from interp.models.passes import Capture
 from interp.names import lens_hook_points, parse_hook_point
 from interp.progress import Progress
@@ -66,7 +67,6 @@ def fit_jacobian_lens(
     heldout: Int[Tensor, "m heldout_pos"],
     config: JacobianLensConfig | None = None,
     *,
-    model_name: str = "",
     source: str = "",
     tuned: Lens | None = None,
     draft: Callable[[JacobianSettings], Draft] | None = None,
@@ -79,7 +79,7 @@ def fit_jacobian_lens(
         contexts: tokens that the Jacobian is taken on, `[n, pos]`; they are read again once all have been read.
         heldout: tokens to measure on, `[m, heldout_pos]`.
         config: the settings of the fit.
-        model_name, source: name of the model, and origin of the tokens.
+        source: origin of the tokens.
         tuned: a tuned lens of the same weights, to be measured too.
         draft: returns the work in progress of some settings, with the sums of an earlier run if there are any.
         progress: called after every round, with the agreement of the halves.
@@ -87,7 +87,7 @@ def fit_jacobian_lens(
     Raises `ConfigError` for too few or too short contexts and too little memory, `NonFiniteError` for a gradient that
     is not finite, and what `draft` raises.
     """
-    settings = _settings(model, contexts, heldout, config or JacobianLensConfig(), model_name, source)
+    settings = _settings(model, contexts, heldout, config or JacobianLensConfig(), source)
     names = settings.hook_points(model.cfg.n_layers)
     fit = _Fit(model, contexts, settings, names, None if draft is None else draft(settings))
     fit.run(progress)
@@ -105,7 +105,6 @@ def import_jacobian_lens(
     heldout: Int[Tensor, "m heldout_pos"],
     config: JacobianLensConfig | None = None,
     *,
-    model_name: str = "",
     tuned: Lens | None = None,
 ) -> JacobianLens:
     """Return the lens of a published file (`interp.lenses.jacobian_fit`), measured as one that was fitted.
@@ -120,7 +119,7 @@ def import_jacobian_lens(
     blocks = lens_hook_points(model.cfg.n_layers)[1:]
     jacobians = {blocks[layer]: jacobian for layer, jacobian in published.jacobians.items() if layer < len(blocks) - 1}
     config = replace(config or JacobianLensConfig(), layers=tuple(layer + 1 for layer in published.jacobians))
-    settings = _settings(model, contexts, heldout, config, model_name, path.name)
+    settings = _settings(model, contexts, heldout, config, path.name)
     agreement = dict.fromkeys(jacobians, math.nan)
     affine = published.affine
     if affine is not None:
@@ -130,7 +129,7 @@ def import_jacobian_lens(
 
 
 def _settings(
-    model: HookedModel, contexts: Tensor, heldout: Tensor, config: JacobianLensConfig, model_name: str, source: str
+    model: HookedModel, contexts: Tensor, heldout: Tensor, config: JacobianLensConfig, source: str
 ) -> JacobianSettings:
     """Return the settings of a fit. Raises `ConfigError` for too little text or memory."""
     if len(contexts) < 2 or len(heldout) < 2 or contexts.shape[1] < config.skip + 2:
@@ -138,7 +137,7 @@ def _settings(
             f"expected at least 2 contexts of {config.skip + 2} tokens to fit on and 2 held out, got "
             f"{list(contexts.shape)} and {list(heldout.shape)}; use more text, or a lower skip"
         )
-    origin = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
+    origin = {"model": model_spec(model), "weight_hash": weight_hash(model), "source": source}
     chosen: dict[str, Any] = asdict(config) | {"products": products_of(model, config)}
     settings = JacobianSettings(**origin, context_length=contexts.shape[1], **chosen)
     check_memory(model, settings, len(config.hook_points(model.cfg.n_layers)))

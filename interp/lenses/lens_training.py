@@ -37,6 +37,7 @@ from interp.lenses.lens import CHECKPOINT
 from interp.lenses.tuned_lens import LensLayer, LensSettings, TunedLens, TunedLensConfig
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.hooked import HookedModel
+from interp.models.identity import model_spec
 from interp.models.passes import Capture
 from interp.models.training import TrainingFile
 from interp.names import lens_hook_points
@@ -158,7 +159,6 @@ def train_tuned_lens(
     heldout: Int[Tensor, "m heldout_pos"],
     config: TunedLensConfig | None = None,
     *,
-    model_name: str = "",
     source: str = "",
     draft: Callable[[LensSettings], Draft] | None = None,
     progress: Progress | None = None,
@@ -170,7 +170,7 @@ def train_tuned_lens(
         contexts: tokens to train on, `[n, pos]`.
         heldout: tokens to measure on, `[m, heldout_pos]`.
         config: the settings of the training.
-        model_name, source: name of the model, and origin of the tokens.
+        source: origin of the tokens.
         draft: returns the work in progress of some settings, with the checkpoints of an earlier run if there are any.
         progress: called after every step.
 
@@ -184,7 +184,7 @@ def train_tuned_lens(
         )
     n, length = contexts.shape
     names = config.hook_points(model.cfg.n_layers)
-    origin = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
+    origin = {"model": model_spec(model), "weight_hash": weight_hash(model), "source": source}
     settings = LensSettings(**origin, n_contexts=n, context_length=length, **asdict(config))
     run = _Run(model, contexts, config, names, None if draft is None else draft(settings))
     try:

@@ -30,6 +30,7 @@ from interp.errors import ConfigError
 from interp.forms import from_json
 from interp.models.adapter import bos_token_id, ordinary_tokens, weight_hash
 from interp.models.hooked import HookedModel
+from interp.models.identity import model_spec
 from interp.patching.activation import ActivationPatching, activation_patching
 from interp.patching.patching_map import JudgedPatch, PatchingConfig, PatchingMap, PatchingSettings
 from interp.patching.task import Task
@@ -41,7 +42,7 @@ RUNS = "runs"
 
 
 def measure_map(
-    model: HookedModel, task: Task, config: PatchingConfig, *, seed: int = 0, model_name: str = "",
+    model: HookedModel, task: Task, config: PatchingConfig, *, seed: int = 0,
     draft: Callable[[PatchingSettings], Draft | None] | None = None, progress: Progress | None = None,
 ) -> PatchingMap:  # fmt: skip
     """Measure the map of a task and its null maps.
@@ -51,7 +52,6 @@ def measure_map(
         task: its prompts and the metric.
         config: the settings of the patches.
         seed: of the null.
-        model_name: name of the model.
         draft: returns the work in progress of some settings, with the maps of an earlier run if there are any.
         progress: called after every layer of every map.
     Returns: the effects, each beside those of the null maps.
@@ -61,11 +61,11 @@ def measure_map(
 
     >>> model = load_model("planted:induction")
     >>> measure_map(model, make_task("induction", model, n_prompts=4), PatchingConfig(what="z", draws=3)).headline()
-    'Patching z in a model between prompts of induction: 1 of 2 patches beyond the null'
+    'Patching z in planted:induction between prompts of induction: 1 of 2 patches beyond the null'
     """
     config = resolved(task, config)
     settings = PatchingSettings(
-        model=model_name,
+        model=model_spec(model),
         weight_hash=weight_hash(model),
         task=task.settings,
         **vars(config),

@@ -69,7 +69,6 @@ def record(
     config: RecordConfig | None = None,
     *,
     hook_points: Sequence[str],
-    model_name: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
@@ -87,7 +86,6 @@ def record(
         config: number of tokens, context length, dtype of what is stored (default: `RecordConfig()`).
         hook_points: names of the values to record.
         overwrite: replace a recording of that name.
-        model_name: the spec written to the manifest (default: what `load_model` was given).
         progress: called after every batch with `(done, total, info)` in real tokens, and `info["tokens_per_second"]`.
         ranks: several processes that share the work, each called with the same arguments on the same file system; the
             first of them reports progress and finishes.
@@ -108,7 +106,7 @@ def record(
     folder, config = Path(folder), config or RecordConfig()
     with ranks.checked():
         engine = engine_of(model)
-        settings = recording_settings(engine, documents, hook_points, config, model_name)
+        settings = recording_settings(engine, documents, hook_points, config)
         widths = probe_widths(engine, settings.hook_points)
         if ranks.first:
             needed = bytes_needed({} if config.live else widths, settings.expected_rows, settings.dtype)
@@ -137,7 +135,6 @@ def recording_settings(
     documents: Corpus | Sequence[Document],
     hook_points: Sequence[str],
     config: RecordConfig,
-    model_name: str | None = None,
 ) -> RecordingSettings:
     """Return the settings that determine a recording: those asked for, checked against the model, without defaults."""
     check_policy(engine.tokenizer, config.context_length, config.bos)
@@ -152,7 +149,7 @@ def recording_settings(
     contexts = config.shard_contexts or max(1, DEFAULT_SHARD_ROWS // config.context_length)
     corpus, corpus_hash = _corpus_identity(documents)
     return RecordingSettings(
-        model=model_name or engine.spec,
+        model=engine.spec,
         weight_hash=engine.weight_hash,
         hook_points=engine.check(hook_points),
         context_length=config.context_length,

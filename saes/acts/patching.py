@@ -67,7 +67,7 @@ class PatchPrompts(PatchChoice, Compared[Run, PatchingMap]):
 
         asked = self.asked(run)
         with run.progress("patching", "layers", self._priced(*asked)) as progress:
-            return measure_map(*asked, seed=run.seed or 0, model_name=self.model, draft=run.draft, progress=progress)
+            return measure_map(*asked, seed=run.seed or 0, draft=run.draft, progress=progress)
 
     def asked(self, run: Run) -> "tuple[HookedModel, Task, PatchingConfig]":
         """Return the model, the prompts with their metric, and the settings of the map."""

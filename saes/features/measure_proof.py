@@ -28,7 +28,7 @@ from interp.lenses.lens import lens_point
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, check_token_ids, to_tokens, token_strings
 from interp.models.hooked import HookedModel
-from interp.models.identity import tokenizer_of
+from interp.models.identity import model_spec, tokenizer_of
 from interp.names import canonical_hook_point
 from interp.nulls import DRAWS, can_hold
 from interp.progress import Progress
@@ -100,7 +100,6 @@ def prove(
     feature: int,
     config: ProofConfig | None = None,
     *,
-    model_name: str = "",
     lens: JacobianLens | None = None,
     prompts: Sequence[str] = PROMPTS,
     words: Sequence[int] = (),
@@ -117,7 +116,6 @@ def prove(
         model, dictionary: a model, and its dictionary that has the feature.
         features, feature: folder of the features artefact, with its texts and controls, and the index of the feature.
         config: sizes of the tests (default: `ProofConfig()`).
-        model_name: stored with the proof.
         lens: the Jacobian lens through which directions say words; None for their direct effect.
         prompts: neutral prompts, more than three; a model without a tokenizer takes passages of other text.
         words: tokens that somebody claims the feature is about. Default: those that it reads.
@@ -162,9 +160,7 @@ def prove(
         strength = parts["steer"].strength or strength
         parts.make("continuations", lambda trial: _continuations(trial, strength))
     return Proof(
-        settings=ProofSettings(
-            **vars(config), features=case.features, feature=feature, model=model_name or "the model"
-        ),
+        settings=ProofSettings(**vars(config), features=case.features, feature=feature, model=model_spec(model)),
         label=case.label,
         words=tested,
         hook_point=site.writes,

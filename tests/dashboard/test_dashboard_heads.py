@@ -124,7 +124,7 @@ def test_a_head_is_ablated_on_its_examples_beside_random_heads(tmp_path):
     block = torch.randint(1, 8, (8, 1, 6), generator=torch.Generator().manual_seed(0))
     tokens = block.expand(-1, 3, -1).flatten(1)
     documents = torch.arange(8)[:, None].expand(-1, tokens.shape[1])
-    result = measure_heads(model, tokens, documents, HeadsInTextConfig(), model_name=spec)
+    result = measure_heads(model, tokens, documents, HeadsInTextConfig())
     save_artefact(result, workspace.path("heads_in_text", "planted"), parents={f"model:{spec}": "0" * 64})
     answer = AblateHead(heads="planted", head="L1H0").measure(Run(workspace))
     assert answer.compared.value > 0.1

@@ -392,7 +392,7 @@ def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_mod
         list(tiny.steps(ContinuePrompt(text="one two", **GIVEN, **how)))
     text = torch.randint(97, 123, (40, 12), generator=torch.Generator().manual_seed(0))
     config = JacobianLensConfig(rounds=2, skip=2, heldout_positions=16, products="float32")
-    lens = fit_jacobian_lens(tiny_model, text[:30], text[30:], config, model_name=SPEC)
+    lens = fit_jacobian_lens(tiny_model, text[:30], text[30:], config)
     lens = save_artefact(lens, Workspace(tmp_path).path("jacobian_lens", "tiny"))
     lenses = tiny.ask(ReadPrompt(text="one two three", **GIVEN)).lenses
     assert {kind for kind, _ in lenses} == {"logit", "jacobian"}

@@ -52,7 +52,7 @@ def attacked() -> dict[str, WorstCase]:
     task, held_out = make_task("induction", model, n_prompts=16).split(8)
     named = {"one head": ["L1H0"], "all heads": ["L1H0", "L1H1", "L1H2"]}
     return {
-        name: attack_circuit(model, task, held_out, circuit_of(model, heads), CONFIG, model_name="balanced", name=name)
+        name: attack_circuit(model, task, held_out, circuit_of(model, heads), CONFIG, name=name)
         for name, heads in named.items()
     }
 

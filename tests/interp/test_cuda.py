@@ -58,7 +58,7 @@ def test_recordings_agree(dtype, text_documents, tmp_path) -> None:
     for name, device in (("here", "cpu"), ("there", CARD)):
         model = load_model(MODEL, device=device, dtype=dtype)
         settings = RecordConfig(tokens=1_000, context_length=32, dtype="float32")
-        record(model, text_documents, tmp_path / name, settings, hook_points=[AT], model_name=MODEL)
+        record(model, text_documents, tmp_path / name, settings, hook_points=[AT])
         rows.append(Recording(tmp_path / name).activation_shard(AT, 0))
     assert_close(*rows, rtol=RTOL if dtype == "float32" else 0.02)
 

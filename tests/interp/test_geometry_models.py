@@ -308,7 +308,7 @@ def test_a_report_needs_lists_and_a_null(on_a_circle, concepts, n_random, messag
 def test_a_report_has_what_was_measured_and_why_the_rest_is_missing(on_a_circle):
     model, _ = on_a_circle
     pairs = own_concept("pairs", ["AB", "CD", "BF", "GA"], cyclic=False)
-    found = measure_concepts(model, [NOTES, pairs], ShapesConfig(n_random=1), sentences=SENTENCES, model_name="planted")
+    found = measure_concepts(model, [NOTES, pairs], ShapesConfig(n_random=1), sentences=SENTENCES)
     assert (found.settings.lists, found.settings.n_random) == ((NOTES, pairs), 1)
     assert found.facts() == [("notes", "circle"), ("pairs", "undecided")]
     assert found.lists["notes"].shape.coordinates.shape == (2, 7, 2)

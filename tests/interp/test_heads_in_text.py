@@ -138,7 +138,7 @@ def planted():
 
 @cache
 def found():
-    return measure_heads(planted(), *text(), model_name="planted", seed=1)
+    return measure_heads(planted(), *text(), seed=1)
 
 
 def test_planted_heads_of_every_kind_are_found():

@@ -56,7 +56,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def lens(model, texts):
-    return fit_jacobian_lens(model, *texts, CONFIG, model_name="small", source="random")
+    return fit_jacobian_lens(model, *texts, CONFIG, source="random")
 
 
 @pytest.mark.parametrize("spec", ["small:mlp-2l", "small:attn-only-2l"])
@@ -251,7 +251,7 @@ def test_published_files_go_out_and_in(model, texts, lens, tmp_path):
     assert torch.equal(theirs.jacobians[0], torch.from_numpy(lens.jacobians[1]).float())
     theirs.save(str(tmp_path / "theirs.pt"))
     for file in (path, tmp_path / "theirs.pt"):  # theirs has no means and gains: they are measured again
-        back = import_jacobian_lens(file, model, *texts, CONFIG, model_name="small")
+        back = import_jacobian_lens(file, model, *texts, CONFIG)
         assert np.array_equal(back.jacobians[0], lens.jacobians[1])
         assert np.array_equal(back.means[0], lens.means[1])
         assert back.layers[0].kl_jacobian == lens.layers[1].kl_jacobian

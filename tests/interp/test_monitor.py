@@ -45,7 +45,7 @@ def capitals():
 @pytest.fixture(scope="module")
 def trained(capitals) -> Monitor:
     others = {"digits": ["12345"], "capitals": ["1W2W"]}
-    return train_monitor(capitals, letters(), others=others, model_name="small:mlp-2l")
+    return train_monitor(capitals, letters(), others=others)
 
 
 def test_a_planted_direction_is_found_on_letters_that_it_was_not_made_of(trained: Monitor) -> None:

@@ -99,7 +99,7 @@ def saved(model, task, config, folder, **options) -> PatchingMap:
         drafts.append(Draft.open(folder, kind="patching", config=settings_json(settings), seed=0))
         return drafts[0]
 
-    found = measure_map(model, task, config, model_name="planted:induction", draft=draft, **options)
+    found = measure_map(model, task, config, draft=draft, **options)
     return save_artefact(found, folder, seed=0, draft=drafts[0])
 
 

@@ -49,7 +49,7 @@ def trained(model, texts, folder, config=CONFIG, *, stop_after=0):
         if done == stop_after:
             raise KeyboardInterrupt
 
-    lens = train_tuned_lens(model, *texts, config, model_name="small", source="random", draft=draft, progress=progress)
+    lens = train_tuned_lens(model, *texts, config, source="random", draft=draft, progress=progress)
     save_artefact(lens, folder, seed=config.seed, draft=drafts[0])
     return steps
 

@@ -378,7 +378,7 @@ def stored(model, features: Path, folder: Path, progress=None, weights: str = "t
     settings = ProofSettings(**vars(QUICK), features="feat", feature=CAUSE, model="tiny")
     draft = Draft.open(folder, kind="proof", config=as_json(settings))
     parts = FinishedParts(draft.path / RESUME, parents)
-    proof = prove(model, dictionary(), features, CAUSE, QUICK, model_name="tiny", progress=progress, remembered=parts)
+    proof = prove(model, dictionary(), features, CAUSE, QUICK, progress=progress, remembered=parts)
     return save_artefact(proof, folder, parents=parents, draft=draft)
 
 

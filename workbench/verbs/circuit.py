@@ -111,7 +111,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
             prompts=max(2, task.n_prompts), ablations=(ablation,), fractions=(0.5,), n_random=max(1, self.n_random),
             batch_size=self.batch_size, seed=self.seed,
         )  # fmt: skip
-        found = attack_circuit(model, task, held_out, circuit.circuit, config, model_name=self.model, say=say)
+        found = attack_circuit(model, task, held_out, circuit.circuit, config, say=say)
         worst, stands = found.worst, True if found.stands else False if found.breaks else None
         return UnderAttack(left=worst.left, low=worst.low, high=worst.high, null=found.null, stands=stands)
 
@@ -190,7 +190,6 @@ class AttackCircuit(AttackConfig, Threaded, RunsModel, Analysis["WorstCase"]):
                 held_out,
                 circuit.circuit,
                 config,
-                model_name=circuit.settings.model,
                 name=circuit.name,
                 wordings=_wordings(model, circuit, self.prompts, self.seed, task, held_out),
                 say=say,

@@ -132,7 +132,6 @@ class MakeDirection(
                 direction,
                 concepts,
                 config,
-                model_name=self.model,
                 lens=lens,
                 made=made,
                 progress=progress,

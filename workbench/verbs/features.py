@@ -479,7 +479,6 @@ class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumab
                     features.folder,
                     self.feature,
                     config,
-                    model_name=spec,
                     lens=lens,
                     seed=self.seed,
                     progress=report,

@@ -59,7 +59,7 @@ class Shapes(ShapesConfig, Threaded, RunsModel, Analysis["WordGeometry"]):
             concepts = [*concepts, own_concept("own words", self.own_words, cyclic=self.cyclic)]
         model, config = run.model(self.model), settings_of(self, ShapesConfig)
         with run.progress("geometry", "steps") as progress:
-            return measure_concepts(model, concepts, config, model_name=self.model, progress=progress)
+            return measure_concepts(model, concepts, config, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,6 @@ class Space(Seeded, Threaded, RunsModel, Analysis["SpaceReport"]):
                 model,
                 tokens,
                 self.hook_points,
-                model_name=self.model,
                 n_points=self.points,
                 corpus=self.corpus,
                 seed=self.seed,
@@ -155,7 +154,6 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
                 hook_points=self.hook_points,
                 n_points=self.points,
                 batch=self.batch,
-                model_names=self.models,
                 corpus=self.corpus,
                 seed=self.seed,
                 progress=progress,

@@ -69,7 +69,7 @@ class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable[
         if self.writes() == "heads_in_text":
             return self.measure_text(run, model)
         with run.progress("head scores", "batches") as progress:
-            return score_heads(model, config, model_name=self.model, progress=progress)
+            return score_heads(model, config, progress=progress)
 
     def measure_text(self, run: AnalysisRun, model: HookedModel) -> HeadsInText:
         """Measure every head over a text."""
@@ -87,7 +87,7 @@ class Heads(HeadScoresConfig, HeadsInTextConfig, Threaded, RunsModel, Resumable[
             tokens, documents = (part[:, :length] for part in read)
         with run.progress("heads in a text", "contexts") as progress:
             return measure_heads(
-                model, tokens, documents, settings_of(self, HeadsInTextConfig), model_name=self.model, source=source,
+                model, tokens, documents, settings_of(self, HeadsInTextConfig), source=source,
                 lens=run.jacobian_lens(self.model), batch_size=self.batch_size, seed=self.seeds[0],
                 draft=run.draft, progress=progress,
             )  # fmt: skip
@@ -152,7 +152,6 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
                 contexts,
                 heldout,
                 config,
-                model_name=self.model,
                 source=source,
                 draft=run.draft,
                 progress=progress,
@@ -167,7 +166,7 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
         tuned = newest_lens(run.workspace, TunedLens, run.weight_hash(self.model))
         if self.from_file is not None:
             file = Path(self.from_file)
-            lens = import_jacobian_lens(file, model, contexts, heldout, config, model_name=self.model, tuned=tuned)
+            lens = import_jacobian_lens(file, model, contexts, heldout, config, tuned=tuned)
         else:
             with run.progress("Jacobian lens", "rounds") as progress:
                 lens = fit_jacobian_lens(
@@ -175,7 +174,6 @@ class FitLens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumabl
                     contexts,
                     heldout,
                     config,
-                    model_name=self.model,
                     source=source,
                     tuned=tuned,
                     draft=run.draft,

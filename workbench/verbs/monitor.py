@@ -46,6 +46,6 @@ class TrainMonitor(MonitorConfig, Threaded, RunsModel, Analysis["Monitor"]):
         model = run.model(self.model)
         with run.progress("monitor", "steps") as progress:
             return train_monitor(
-                model, examples, settings_of(self, MonitorConfig), others=others, model_name=self.model,
+                model, examples, settings_of(self, MonitorConfig), others=others,
                 progress=progress,
             )  # fmt: skip

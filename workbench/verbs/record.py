@@ -91,7 +91,6 @@ class Record(RecordConfig, OnEngine, Threaded, Resumable["Recorded"]):
                 run.folder,
                 settings_of(self, RecordConfig),
                 hook_points=hook_points,
-                model_name=self.model,
                 progress=progress,
                 ranks=ranks,
                 draft=run.draft,
