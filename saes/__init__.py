@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from saes.features.case import ProofConfig
     from saes.features.describe_neurons import describe_neurons
     from saes.features.measure_proof import prove
-    from saes.features.neurons import NeuronLabels
+    from saes.features.neurons import NeuronLabels, NeuronsConfig
     from saes.features.recipes import load_recipe
     from saes.features.schema import Features, FeaturesConfig
     from saes.features.search import search_features

@@ -129,8 +129,7 @@ def prove(
         MismatchError: tables of another dictionary, or a lens of other weights.
         ConfigError: a crosscoder.
 
-    >>> described = Described(dictionary=sae, name="sae", folder=folder / "tables", relations=False)
-    >>> _ = build_features(described, recording, model)
+    >>> _ = build_features(Described(dictionary=sae, name="sae", folder=folder / "tables"), recording, model)
     >>> prove(model, sae, folder / "tables", 3, ProofConfig(draws=19, others=19), tests=("fires",)).headline()
     'Feature 3: no effect beyond the null: it fires on “-o”, “-x”, “-k” with AUROC 0.52'
     """

@@ -248,7 +248,7 @@ class RelationScales:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
-    """What is kept of a dictionary's features. Raises `ConfigError` for numbers that are too small."""
+    """Settings of the description of features. Raises `ConfigError` for numbers that are too small."""
 
     window: int = 16
     """Tokens of context on each side of an example's peak."""

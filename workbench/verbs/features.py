@@ -29,6 +29,7 @@ from interp.workspace import Workspace
 from saes.acts.run import Run
 from saes.features import schema
 from saes.features.case import ProofConfig
+from saes.features.neurons import NeuronsConfig
 from saes.features.proof import Proof, ProofSettings
 from saes.features.schema import NEURONS, FeaturesConfig, KnownFeature, known_features
 from workbench.analysis import Analysis, AnalysisRun, Resumable
@@ -150,7 +151,7 @@ class DescribeFeatures(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
+class DescribeNeurons(NeuronsConfig, Threaded, RunsModel, Analysis["NeuronLabels"]):
     """Describe the MLP neurons of all layers or some, to read attribution graphs in words.
 
     Example: workbench neurons my-recording
@@ -166,20 +167,6 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
 
     recording: Annotated[RecordingName, Argument("RECORDING")]
     """Recording whose text is read; its model is the one described."""
-    layers: tuple[int, ...] = ()
-    """Layers to describe, counted from 0. Default: all."""
-    tokens: int | None = None
-    """Tokens to read at most. Default: the whole recording."""
-    window: int = 5
-    """Tokens of context on each side of an example's peak."""
-    examples: int = 2
-    """Examples of each direction of a neuron."""
-    prompts: int = 24
-    """Prompts (beginnings of documents) whose graphs give the background, the neurons that lead every prompt; 0 for
-    none."""
-
-    def __post_init__(self) -> None:
-        check_least(self, {"window": 0, "prompts": 0, "examples": 1, "tokens": 1})
 
     def measure(self, run: AnalysisRun) -> "NeuronLabels":
         from interp.recording.live import LiveRecording
@@ -193,12 +180,8 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
             return describe_neurons(
                 model,
                 recording,
+                settings_of(self, NeuronsConfig),
                 lens=lens,
-                layers=self.layers,
-                tokens=self.tokens,
-                window=self.window,
-                n_examples=self.examples,
-                n_prompts=self.prompts,
                 reader=reader,
                 progress=progress,
                 report=say,
