@@ -33,6 +33,7 @@ from saes import (
     Job,
     TopKConfig,
     TrainConfig,
+    Described,
     build_features,
     compare,
     fit_scaling,
@@ -131,7 +132,8 @@ described = workspace.path("features", "batchtopk")
 if not described.exists():
     model = load_model("smollm2-135m")
     parents = {"saes/batchtopk": workspace.manifest("sae", "batchtopk").content_hash}
-    build_features(pair["batchtopk"], recording, model, described, dictionary_name="sae:batchtopk", parents=parents)
+    wanted = Described(dictionary=pair["batchtopk"], name="sae:batchtopk", folder=described, parents=parents)
+    build_features(wanted, recording, model)
 feature = workspace.query(
     """select feature, label, density, max_activation, histogram, promoted_tokens[1:5] as promotes
        from f where n_fired >= 20 and density < 0.01 order by max_activation desc limit 1""",

@@ -39,7 +39,7 @@ from interp import (
     to_tokens,
     token_strings,
 )
-from saes import Features, build_features, neurons_of
+from saes import Described, Features, build_features, neurons_of
 
 light = colours_of("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "inside-a-neuron"
@@ -221,13 +221,8 @@ if not folder.exists():
     record(model, corpus, folder, RecordConfig(tokens=16_000, seed=0), hook_points=[names[layer]])
 recording = Recording(folder)
 if not described.exists():
-    build_features(
-        neurons_of(model, names[layer], sign=sign),
-        recording,
-        model,
-        described,
-        dictionary_name=f"neurons:{names[layer]}",
-    )
+    neurons = neurons_of(model, names[layer], sign=sign)
+    build_features(Described(dictionary=neurons, name=f"neurons:{names[layer]}", folder=described), recording, model)
 summary = workspace.query(
     "select * from f where feature = ?", neuron, f=workspace.table_path("features", described.name, "features")
 ).to_pylist()[0]

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from saes.evaluation.scaling import fit_scaling
     from saes.evaluation.scaling import runs_of as scaling_runs_of
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
-    from saes.features.build import build_features
+    from saes.features.build import Described, build_features
     from saes.features.case import ProofConfig
     from saes.features.describe_neurons import describe_neurons
     from saes.features.measure_proof import prove
-    from saes.features.neurons import NeuronLabels
+    from saes.features.neurons import NeuronLabels, NeuronsConfig
     from saes.features.recipes import load_recipe
-    from saes.features.schema import Features
+    from saes.features.schema import Features, FeaturesConfig
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.autograd import AutogradKind

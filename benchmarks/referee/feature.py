@@ -42,10 +42,11 @@ from interp.recording.live import open_recording
 from interp.recording.record import RecordConfig, record
 from interp.seeds import make_generator
 from interp.text.corpora import Document
-from saes.features.build import build_features
+from saes.features.build import Described, build_features
 from saes.features.case import ProofConfig
 from saes.features.measure_proof import prove
 from saes.features.proof import EFFECTS
+from saes.features.schema import FeaturesConfig
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
 from saes.weights.folder import load_sae, save_sae
@@ -121,8 +122,12 @@ def answer(folder: Path, details: Details) -> Answer:
         work = Path(temporary)
         config = RecordConfig(tokens=sum(map(len, texts.documents)), context_length=LENGTH + 1, dtype="float32")
         record(model, documents, work / "recording", config, hook_points=[point])
-        build_features(sae, open_recording(work / "recording"), model, work / "features", dictionary_name="sae:case",
-                       window=LENGTH, relations=False, index=False)  # fmt: skip
+        build_features(
+            Described(dictionary=sae, name="sae:case", folder=work / "features", relations=False),
+            open_recording(work / "recording"),
+            model,
+            FeaturesConfig(window=LENGTH, index=False),
+        )
         proof = prove(
             model, sae, work / "features", details["latent"], ProofConfig(new_tokens=1),
             prompts=texts.prompts, words=details["tokens"], tests=CLAIMED,

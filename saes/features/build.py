@@ -39,16 +39,16 @@ from interp.seeds import derive_seed
 from saes.features._firings import Encoded, FeatureStatistics, collect_together
 from saes.features._labels import Label, label_features
 from saes.features._relations import measure_relations
-from saes.features._token_index import FOLDER, KEPT, TokenIndex, spell
+from saes.features._token_index import FOLDER, TokenIndex, spell
 from saes.features.meaning import said_tokens
 from saes.features.schema import (
     GROUPS,
     N_EFFECTS,
-    N_EXAMPLES,
     N_NEIGHBOURS,
     ExampleRow,
     FeatureRow,
     Features,
+    FeaturesConfig,
     FeaturesSettings,
 )
 from saes.features.sources import writes_to_residual
@@ -161,68 +161,41 @@ class Described:
     """the hook point that it reads. Default: its own"""
     parents: dict[str, str] = field(default_factory=dict)
     """parents other than the recording and the model, such as the SAE's `{"saes/NAME": hash}`"""
+    relations: bool = True
+    """also measure companions, neurons, logits and their nulls, in a second, shorter pass"""
+    overwrite: bool = False
+    """replace an artefact that is in the folder"""
 
 
 def build_features(
-    dictionary: Dictionary,
+    wanted: Described,
     recording: Recording,
     model: HookedModel,
-    folder: Path,
+    config: FeaturesConfig | None = None,
     *,
-    dictionary_name: str,
-    hook_point: str | None = None,
-    parents: dict[str, str] | None = None,
-    window: int = 16,
-    n_top: int = N_EXAMPLES,
-    n_per_quantile: int = 5,
-    seed: int = 0,
-    overwrite: bool = False,
-    relations: bool = True,
-    index: bool = True,
-    index_units: int = KEPT,
     lens: JacobianLens | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Features:
-    """Describe the features of one dictionary. `build_together` explains the arguments that are not listed.
+    """Describe the features of one dictionary; `build_together` describes several in one pass.
 
     Args:
-        dictionary: an SAE, or neurons (`neurons_of`).
+        wanted: the dictionary, an SAE or neurons (`neurons_of`), with its name and the folder of the artefact.
         recording: the text and activations that describe it.
         model: the model of both.
-        folder: of the artefact, such as `workspace.path("features", "mine")`.
-        dictionary_name: the name of the dictionary's artefact.
-        hook_point: where the recording has several.
-        parents: further artefacts that are recorded as inputs, key to hash.
-        window, n_top, n_per_quantile: tokens of an example, and numbers of examples.
-        relations, index: also find similar features, and index the words for the search (with `index_units` at a time).
+        config: tokens of an example, numbers of examples, and the index of words for the search.
         lens: the Jacobian lens through which directions say words.
+        seed: of the firings that are sampled.
     Returns: the tables of features.
     Raises:
         MismatchError: dictionary, recording and model do not belong together.
         NonFiniteError: NaN in the activations.
 
-    >>> features = build_features(sae, recording, model, folder / "features", dictionary_name="sae", relations=False)
-    >>> features.headline()
+    >>> wanted = Described(dictionary=sae, name="sae", folder=folder / "features", relations=False)
+    >>> build_features(wanted, recording, model).headline()
     '64 of 64 features of a dictionary are active at least once in 2,015 tokens'
     """
-    wanted = Described(
-        dictionary=dictionary, name=dictionary_name, folder=folder, hook_point=hook_point, parents=parents or {}
-    )
-    [features] = build_together(
-        [wanted],
-        recording,
-        model,
-        window=window,
-        n_top=n_top,
-        n_per_quantile=n_per_quantile,
-        seed=seed,
-        overwrite=overwrite,
-        relations=relations,
-        index=index,
-        index_units=index_units,
-        lens=lens,
-        progress=progress,
-    )
+    [features] = build_together([wanted], recording, model, config, lens=lens, seed=seed, progress=progress)
     return features
 
 
@@ -230,64 +203,57 @@ def build_together(
     wanted: Sequence[Described],
     recording: Recording,
     model: HookedModel,
+    config: FeaturesConfig | None = None,
     *,
-    window: int = 16,
-    n_top: int = N_EXAMPLES,
-    n_per_quantile: int = 5,
-    seed: int = 0,
-    overwrite: bool = False,
-    relations: bool = True,
-    index: bool = True,
-    index_units: int = KEPT,
     lens: JacobianLens | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Features]:
-    """Describe and store the features of each dictionary, and (`index`) an index of the text, in one pass.
+    """Describe and store the features of each dictionary, and an index of the text, in one pass.
 
     With a Jacobian lens, labels use the words that a feature makes the model say.
-
-    `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
-    those from each quarter of activation. The index keeps the `index_units` tokens and words on which
-    a feature has the most activation. `relations` (companions, neurons, logits and their nulls) needs a second,
-    shorter pass for each dictionary.
     """
     from interp.models.adapter import token_strings
 
+    config = config or FeaturesConfig()
     spelling = spell(token_strings(model, torch.arange(model.cfg.d_vocab)))
     settings, drafts, encoded = [], [], []
     for source in wanted:
         hook_point = recording.check_hook_point(source.hook_point or source.dictionary.hook_point)
         check_parents(source.dictionary, recording, model, hook_point)
-        config = _settings(source, recording, hook_point, window, n_top, n_per_quantile)
-        draft = Draft.open(source.folder, kind="features", config=settings_json(config), seed=seed, overwrite=overwrite)
+        identity = _settings(source, recording, hook_point, config)
+        draft = Draft.open(
+            source.folder, kind="features", config=settings_json(identity), seed=seed, overwrite=source.overwrite
+        )
         drafts.append(draft)
-        settings.append(config)
-        indexer = TokenIndex(source.dictionary.d_sae, draft.path / "index-runs", kept=index_units) if index else None
+        settings.append(identity)
+        runs = draft.path / "index-runs"
+        indexer = TokenIndex(source.dictionary.d_sae, runs, kept=config.index_units) if config.index else None
         words = (indexer, spelling) if indexer else None
         encoded.append(Encoded(source.dictionary, hook_point, words))
     started = time.perf_counter()
     every = collect_together(
         encoded,
         recording,
-        window=window,
-        n_top=max(n_top, EVIDENCE),
+        window=config.window,
+        n_top=max(config.examples, EVIDENCE),
         seed=derive_seed(seed, "sample"),
         progress=_visible(drafts[0], progress),
     )
     speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
     artefacts = []
-    for source, config, draft, part, statistics in zip(wanted, settings, drafts, encoded, every, strict=True):
+    for source, identity, draft, part, statistics in zip(wanted, settings, drafts, encoded, every, strict=True):
         if part.words is not None:
             part.words[0].write(draft.path / FOLDER, spelling)
-        chosen = choose_examples(statistics, n_top=n_top, n_per_quantile=n_per_quantile)
+        chosen = choose_examples(statistics, n_top=config.examples, n_per_quantile=config.samples)
         counts, edges = statistics.histogram()
         table, texts = _tables(statistics, chosen, source.dictionary, recording, model, counts, lens)
         related, scales = None, None
-        if relations:
+        if source.relations:
             draw_seed = derive_seed(seed, "relations")
             related, scales = measure_relations(source.dictionary, recording, model, part.hook_point, seed=draw_seed)
         features = Features(
-            settings=config,
+            settings=identity,
             n_features=source.dictionary.d_sae,
             n_tokens=statistics.n_tokens,
             n_dead=int((statistics.totals.n_fired == 0).sum()),
@@ -308,9 +274,7 @@ def build_together(
     return artefacts
 
 
-def _settings(
-    wanted: Described, recording: Recording, hook_point: str, window: int, n_top: int, n_per_quantile: int
-) -> FeaturesSettings:
+def _settings(wanted: Described, recording: Recording, hook_point: str, config: FeaturesConfig) -> FeaturesSettings:
     return FeaturesSettings(
         dictionary=wanted.name,
         sign=int(getattr(wanted.dictionary, "sign", 1)),
@@ -318,9 +282,9 @@ def _settings(
         hook_point=hook_point,
         model=recording.model,
         labels=None,
-        window=window,
-        n_top=n_top,
-        n_per_quantile=n_per_quantile,
+        window=config.window,
+        n_top=config.examples,
+        n_per_quantile=config.samples,
     )
 
 

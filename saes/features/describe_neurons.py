@@ -32,7 +32,7 @@ from saes.features._firings import FeatureStatistics
 from saes.features._labels import Label, label_features
 from saes.features.build import EVIDENCE, N_SAID, choose_examples, examples_table
 from saes.features.meaning import said_by_directions
-from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
+from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronsConfig, NeuronSettings
 from saes.features.schema import N_EFFECTS
 from saes.features.sources import NeuronBasis, neurons_of
 
@@ -135,45 +135,38 @@ def strongest_firings(
 def describe_neurons(
     model: HookedModel,
     recording: Recording,
+    config: NeuronsConfig | None = None,
     *,
     lens: JacobianLens | None = None,
-    layers: Sequence[int] = (),
-    tokens: int | None = None,
-    window: int = 5,
-    n_examples: int = 2,
-    n_prompts: int = 24,
     reader: HookedModel | None = None,
     progress: Progress | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> NeuronLabels:
     """Describe the MLP neurons of a model on the text of a recording of it, whatever hook points that has.
 
-    `lens` is the Jacobian lens through which a neuron says words. `n_examples` examples of each are kept, with `window`
-    tokens on each side. Background is measured on `n_prompts` passages; 0 leaves it out.
-
-    `layers` are those described, all where none are named; `tokens` the most that are read. `reader` is the same model
-    in another precision, to read the text faster. `report` gets a line when the pass over the text is done.
+    `lens` is the Jacobian lens through which a neuron says words. `reader` is the same model in another precision, to
+    read the text faster. `report` gets a line when the pass over the text is done.
 
     Raises `MismatchError` for a recording of other weights, `ConfigError` for a model whose neurons cannot be read, or
     a layer that it lacks.
     """
     from interp.models.adapter import token_strings, weight_hash
 
-    n_layers = model.cfg.n_layers
-    chosen = sorted({*layers} or range(n_layers))
+    config, n_layers = config or NeuronsConfig(), model.cfg.n_layers
+    chosen = sorted({*config.layers} or range(n_layers))
     if not 0 <= chosen[0] <= chosen[-1] < n_layers:
         raise ConfigError(f"the layers of this model are 0 to {n_layers - 1}, got {', '.join(map(str, chosen))}")
     points = [f"blocks.{layer}.mlp.hook_post" for layer in chosen]
-    if not 1 <= n_examples <= EVIDENCE:
-        raise ConfigError(f"1 to {EVIDENCE} examples can be stored, got {n_examples}")
+    if config.examples > EVIDENCE:
+        raise ConfigError(f"1 to {EVIDENCE} examples can be stored, got {config.examples}")
     bases = [
         (layer, neurons_of(model, at, sign=sign)) for layer, at in zip(chosen, points, strict=True) for sign in SIGNS
     ]
     d_mlp = bases[0][1].d_sae
     text = LiveRecording(recording.folder, model=reader or model, widths=dict.fromkeys(points, d_mlp))
-    firings, n_tokens = strongest_firings(text, points, d_mlp, window, progress, tokens)
-    report(f"labels of {len(bases) * d_mlp:,} directions, and the background of graphs over {n_prompts} prompts")
-    usual = measure_background(model, first_passages(text, model, n_prompts), Neurons()) if n_prompts else {}
+    firings, n_tokens = strongest_firings(text, points, d_mlp, config.window, progress, config.tokens)
+    report(f"labels of {len(bases) * d_mlp:,} directions, and the background of graphs over {config.prompts} prompts")
+    usual = measure_background(model, first_passages(text, model, config.prompts), Neurons()) if config.prompts else {}
     parts = [
         SignedNeurons(layer, basis, strongest.statistics(n_tokens))
         for (layer, basis), strongest in zip(bases, firings, strict=True)
@@ -187,16 +180,16 @@ def describe_neurons(
         confirmed += sum(label.score is not None for label in labels)
         for i, part in enumerate(group):
             rows.append(_rows(part, labels[i * d_mlp : (i + 1) * d_mlp], _says(readouts[i], vocabulary, d_mlp), usual))
-            examples.append(_examples(part, text, vocabulary, n_examples))
+            examples.append(_examples(part, text, vocabulary, config.examples))
     return NeuronLabels(
         settings=NeuronSettings(
             model=recording.model,
             weight_hash=weight_hash(model),
             recording=recording.folder.name,
             lens=None if lens is None else lens.about.name,
-            window=window,
-            examples=n_examples,
-            prompts=n_prompts,
+            window=config.window,
+            examples=config.examples,
+            prompts=config.prompts,
         ),
         n_layers=n_layers,
         d_mlp=d_mlp,

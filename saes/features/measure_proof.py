@@ -127,7 +127,7 @@ def prove(
         MismatchError: tables of another dictionary, or a lens of other weights.
         ConfigError: a crosscoder.
 
-    >>> _ = build_features(sae, recording, model, folder / "tables", dictionary_name="sae", relations=False)
+    >>> _ = build_features(Described(dictionary=sae, name="sae", folder=folder / "tables"), recording, model)
     >>> prove(model, sae, folder / "tables", 3, ProofConfig(draws=19, others=19), tests=("fires",)).headline()
     'Feature 3: no effect beyond the null: it fires on “-o”, “-x”, “-k” with AUROC 0.52'
     """

@@ -15,11 +15,32 @@ from functools import cached_property
 from interp.artifacts import Artefact, Table
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.models.short_name import short_name
+from interp.options import check_least
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
 from interp.view import Facts, View
 from interp.workspace import Workspace
 from saes.features.schema import quoted
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronsConfig:
+    """Settings of the description of neurons. Raises `ConfigError` for numbers that are too small."""
+
+    layers: tuple[int, ...] = ()
+    """Layers to describe, counted from 0. Default: all."""
+    tokens: int | None = None
+    """Tokens to read at most. Default: the whole recording."""
+    window: int = 5
+    """Tokens of context on each side of an example's peak."""
+    examples: int = 2
+    """Examples of each direction of a neuron."""
+    prompts: int = 24
+    """Prompts (beginnings of documents) whose graphs give the background, the neurons that lead every prompt; 0 for
+    none."""
+
+    def __post_init__(self) -> None:
+        check_least(self, {"window": 0, "prompts": 0, "examples": 1, "tokens": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from interp.artifacts import Artefact, Table, query
 from interp.artifacts.files import file_version
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.errors import MismatchError
+from interp.options import check_least
 from interp.view import Facts, View
 from interp.workspace import Workspace
 
@@ -243,6 +244,25 @@ class RelationScales:
     """None where directions do not lie in the residual stream."""
     neuron_null: float | None
     """Cosine similarity with the nearest neuron that 95 % of random directions stay below; None without MLPs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """Settings of the description of features. Raises `ConfigError` for numbers that are too small."""
+
+    window: int = 16
+    """Tokens of context on each side of an example's peak."""
+    examples: int = N_EXAMPLES
+    """Examples of the strongest firings of each feature."""
+    samples: int = 5
+    """Examples from each quarter of a feature's activations."""
+    index: bool = True
+    """Index the text, so that features are found by the words on which they fire."""
+    index_units: int = 512
+    """Words indexed per feature: those with most of its activation."""
+
+    def __post_init__(self) -> None:
+        check_least(self, {"window": 0, "examples": 1, "samples": 0, "index_units": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,7 @@ from interp.statistics import proportion_interval
 from interp.text.corpora import open_corpus
 from interp.workspace import Workspace
 from saes.evaluation.baselines import untrained_sae
-from saes.features.build import build_features
+from saes.features.build import Described, build_features
 from saes.features.case import ProofConfig
 from saes.features.meaning import lens_for
 from saes.features.measure_proof import prove
@@ -92,7 +92,7 @@ def untrained(model: HookedModel, folder: Path, hook_point: str, seed: int) -> S
     recording = Recording(folder / "recording")
     sae = untrained_sae(recording, hook_point, d_sae=LATENTS, k=ACTIVE, seed=seed)
     if not (folder / "features").exists():
-        build_features(sae, recording, model, folder / "features", dictionary_name="sae:untrained")
+        build_features(Described(dictionary=sae, name="sae:untrained", folder=folder / "features"), recording, model)
     return Subject(sae, folder / "features")
 
 

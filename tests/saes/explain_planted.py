@@ -10,7 +10,8 @@ from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.recording.store import Recording
 from interp.workspace import Workspace
-from saes.features.build import build_features
+from saes.features.build import Described, build_features
+from saes.features.schema import FeaturesConfig
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
 
@@ -47,6 +48,9 @@ def planted_workspace(root: Path, *, n_contexts: int = 150) -> Workspace:
     saved(workspace, "planted", sae, recording="planted")
     recording = Recording(folder)
     build_features(
-        sae, recording, model, workspace.path("features", "planted"), dictionary_name="sae:planted", window=WINDOW
+        Described(dictionary=sae, name="sae:planted", folder=workspace.path("features", "planted")),
+        recording,
+        model,
+        FeaturesConfig(window=WINDOW),
     )
     return workspace

@@ -8,7 +8,8 @@ from architectures import blank
 from planted import write_recording
 
 from interp.models.adapter import run_with_cache, weight_hash
-from saes.features.build import build_features
+from saes.features.build import Described, build_features
+from saes.features.schema import FeaturesConfig
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.l1 import ReLUSAE
 
@@ -78,5 +79,10 @@ def build(folder: Path, model, sae, *, hook_point: str = HOOK, n_contexts: int =
         folder / "rec", values[hook_point].flatten(0, 1), tokens.flatten(), document, context_length=LENGTH,
         shard_contexts=60, hook_point=hook_point, weight_hash=weight_hash(model),
     )  # fmt: skip
-    build_features(sae, recording, model, folder / "feat", dictionary_name="sae:planted", window=6)
+    build_features(
+        Described(dictionary=sae, name="sae:planted", folder=folder / "feat"),
+        recording,
+        model,
+        FeaturesConfig(window=6),
+    )
     return folder / "feat"

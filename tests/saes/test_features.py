@@ -16,9 +16,9 @@ from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.recording.store import context_of
-from saes.features.build import build_features
+from saes.features.build import Described, build_features
 from saes.features.label_shares import label_shares
-from saes.features.schema import GROUPS, ExampleRow, FeatureRow, Features, RelationRow
+from saes.features.schema import GROUPS, ExampleRow, FeatureRow, Features, FeaturesConfig, RelationRow
 
 D = 12
 
@@ -33,7 +33,12 @@ def built(model, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("features")
     recording = random_recording(folder / "rec", n_contexts=40, weight_hash=weight_hash(model))
     dictionary = ReluDictionary(D, 30)
-    found = build_features(dictionary, recording, model, folder / "feat", dictionary_name="sae:toy", window=5)
+    found = build_features(
+        Described(dictionary=dictionary, name="sae:toy", folder=folder / "feat"),
+        recording,
+        model,
+        FeaturesConfig(window=5),
+    )
     features = pq.read_table(folder / "feat" / "features.parquet")
     examples = pq.read_table(folder / "feat" / "examples.parquet")
     return folder / "feat", recording, dictionary, found, features, examples
@@ -102,8 +107,12 @@ def test_label_shares_count_the_features_that_fire_on_something(model, tmp_path:
 
 def test_fewer_examples_and_a_smaller_index_are_a_part_of_the_whole(built, model, tmp_path: Path):
     folder, recording, dictionary, _, features, examples = built
-    how = {"dictionary_name": "sae:toy", "window": 5, "n_top": 3, "n_per_quantile": 2, "index_units": 2}
-    build_features(dictionary, recording, model, tmp_path / "small", **how)
+    build_features(
+        Described(dictionary=dictionary, name="sae:toy", folder=tmp_path / "small"),
+        recording,
+        model,
+        FeaturesConfig(window=5, examples=3, samples=2, index_units=2),
+    )
     small = pq.read_table(tmp_path / "small" / "examples.parquet").to_pylist()
     top = [row for row in examples.to_pylist() if row["group"] == "top" and row["rank"] < 3]
     assert [row for row in small if row["group"] == "top"] == top
@@ -189,7 +198,12 @@ def test_hostile_token_text_stays_plain_text(model, tmp_path: Path):
         labels=["<script>alert(1)</script>"],
         weight_hash=weight_hash(model),
     )
-    build_features(TableDictionary(D), recording, model, tmp_path / "feat", dictionary_name="sae:toy", window=3)
+    build_features(
+        Described(dictionary=TableDictionary(D), name="sae:toy", folder=tmp_path / "feat"),
+        recording,
+        model,
+        FeaturesConfig(window=3),
+    )
     row = pq.read_table(tmp_path / "feat" / "examples.parquet").to_pylist()[0]
     assert row["document_label"] == "<script>alert(1)</script>"
     assert row["tokens"][row["peak"]] == recording_token(model, int(tokens[7]))
@@ -207,7 +221,7 @@ def test_a_dictionary_that_does_not_write_to_the_residual_has_no_effects(model, 
     place = "blocks.1.attn.hook_z"
     recording = random_recording(tmp_path / "rec", hook_point=place, weight_hash=weight_hash(model))
     dictionary = ReluDictionary(D, 6, hook_point=place)
-    build_features(dictionary, recording, model, tmp_path / "feat", dictionary_name="sae:z")
+    build_features(Described(dictionary=dictionary, name="sae:z", folder=tmp_path / "feat"), recording, model)
     features = pq.read_table(tmp_path / "feat" / "features.parquet")
     assert features["promoted_tokens"].to_pylist() == [[]] * 6
     assert all(len(row) == 5 for row in features["neighbours"].to_pylist()), "five others exist"
@@ -220,17 +234,27 @@ def test_an_interrupted_build_leaves_nothing_that_looks_finished(model, tmp_path
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_features(ReluDictionary(D, 6), recording, model, tmp_path / "f", dictionary_name="sae:x", progress=stop)
+        build_features(
+            Described(dictionary=ReluDictionary(D, 6), name="sae:x", folder=tmp_path / "f"),
+            recording,
+            model,
+            progress=stop,
+        )
     assert not (tmp_path / "f").exists()
     assert partial_path(tmp_path / "f").exists()
-    build_features(ReluDictionary(D, 6), recording, model, tmp_path / "f", dictionary_name="sae:x")
+    build_features(Described(dictionary=ReluDictionary(D, 6), name="sae:x", folder=tmp_path / "f"), recording, model)
     assert verify(tmp_path / "f") == []
 
 
 def test_the_same_seed_gives_the_same_bytes(model, tmp_path: Path):
     recording = random_recording(tmp_path / "rec", n_contexts=60, weight_hash=weight_hash(model))
     first, again, other = (
-        build_features(ReluDictionary(D, 6), recording, model, tmp_path / name, dictionary_name="sae:x", seed=seed)
+        build_features(
+            Described(dictionary=ReluDictionary(D, 6), name="sae:x", folder=tmp_path / name),
+            recording,
+            model,
+            seed=seed,
+        )
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert first.about.content_hash == again.about.content_hash
@@ -239,17 +263,28 @@ def test_the_same_seed_gives_the_same_bytes(model, tmp_path: Path):
 
 def test_parents_that_do_not_belong_together_are_refused(model, tmp_path: Path):
     recording = random_recording(tmp_path / "rec", weight_hash=weight_hash(model))
-    build = {"dictionary_name": "sae:x"}
     with pytest.raises(MismatchError, match="the dictionary reads"):
         build_features(
-            ReluDictionary(D, 4, hook_point="blocks.0.hook_resid_post"), recording, model, tmp_path / "f",
-            hook_point=HOOK, **build,
-        )  # fmt: skip
+            Described(
+                dictionary=ReluDictionary(D, 4, hook_point="blocks.0.hook_resid_post"),
+                name="sae:x",
+                folder=tmp_path / "f",
+                hook_point=HOOK,
+            ),
+            recording,
+            model,
+        )
     with pytest.raises(UnknownNameError, match="hook point"):
-        build_features(ReluDictionary(D, 4, hook_point="blocks.0.hook_z"), recording, model, tmp_path / "f", **build)
+        build_features(
+            Described(
+                dictionary=ReluDictionary(D, 4, hook_point="blocks.0.hook_z"), name="sae:x", folder=tmp_path / "f"
+            ),
+            recording,
+            model,
+        )
     stranger = random_recording(tmp_path / "other")
     with pytest.raises(MismatchError, match="other weights"):
-        build_features(ReluDictionary(D, 4), stranger, model, tmp_path / "f", **build)
+        build_features(Described(dictionary=ReluDictionary(D, 4), name="sae:x", folder=tmp_path / "f"), stranger, model)
     assert not (tmp_path / "f").exists()
 
 
@@ -262,11 +297,15 @@ def test_nan_in_a_recording_leaves_no_finished_folder(model, tmp_path: Path):
         weight_hash=weight_hash(model),
     )  # fmt: skip
     with pytest.raises(NonFiniteError):
-        build_features(ReluDictionary(D, 4), recording, model, tmp_path / "f", dictionary_name="sae:x")
+        build_features(
+            Described(dictionary=ReluDictionary(D, 4), name="sae:x", folder=tmp_path / "f"), recording, model
+        )
     assert not (tmp_path / "f").exists()
 
 
 def test_a_finished_folder_is_not_overwritten_unasked(built, model):
     folder, recording, dictionary, *_ = built
     with pytest.raises(ConfigError, match="already there"):
-        build_features(dictionary, recording, model, folder, dictionary_name="sae:toy", window=5)
+        build_features(
+            Described(dictionary=dictionary, name="sae:toy", folder=folder), recording, model, FeaturesConfig(window=5)
+        )

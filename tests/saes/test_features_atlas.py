@@ -14,7 +14,7 @@ from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.features.build import build_features
+from saes.features.build import Described, build_features
 from saes.features.profiles import _matrix, _reduced, words_source
 from saes.features.schema import Features
 from saes.features.sources import PromotedReadout, dictionary_readout, sae_source
@@ -30,7 +30,7 @@ def made(model, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("sae-atlas")
     recording = random_recording(folder / "rec", weight_hash=weight_hash(model))
     dictionary = ReluDictionary(12, 40, bias=-2.9)
-    build_features(dictionary, recording, model, folder / "feat", dictionary_name="sae:toy")
+    build_features(Described(dictionary=dictionary, name="sae:toy", folder=folder / "feat"), recording, model)
     return folder, recording, dictionary
 
 

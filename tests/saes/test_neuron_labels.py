@@ -32,7 +32,7 @@ from saes.features.describe_neurons import (
     first_passages,
 )
 from saes.features.meaning import said_by_directions
-from saes.features.neurons import NeuronLabels
+from saes.features.neurons import NeuronLabels, NeuronsConfig
 from saes.features.raised_words import with_raised_words
 from saes.features.sources import neurons_of
 
@@ -74,7 +74,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def described(recorded, tmp_path_factory: pytest.TempPathFactory) -> NeuronLabels:
     model, recording = recorded
-    found = describe_neurons(model, recording, n_prompts=3)
+    found = describe_neurons(model, recording, NeuronsConfig(prompts=3))
     folder = tmp_path_factory.mktemp("described") / "neurons" / "mine"
     save_artefact(found, folder, parents={}, seed=None)
     return open_artefact(NeuronLabels, folder)
@@ -103,7 +103,7 @@ def test_every_direction_has_a_row_and_no_label_is_dense(described: NeuronLabels
 
 def test_some_layers_are_described_on_the_first_tokens(recorded, described: NeuronLabels):
     model, recording = recorded
-    labels = describe_neurons(model, recording, layers=[0], tokens=3000, n_prompts=0)
+    labels = describe_neurons(model, recording, NeuronsConfig(layers=(0,), tokens=3000, prompts=0))
     assert (labels.layers, described.layers) == ((0,), (0, 1))
     assert 3000 <= labels.n_tokens < 3000 + BLOCK_ROWS < described.n_tokens
     assert f'"{LETTER}"' in labels.of([(0, PLANTED, 1)])[0, PLANTED, 1].label
@@ -112,7 +112,7 @@ def test_some_layers_are_described_on_the_first_tokens(recorded, described: Neur
     assert "(1 of 2 layers)" in labels.headline()
     assert ("layers", "1 of 2 (0)") in labels.facts()
     with pytest.raises(ConfigError, match="layers of this model are 0 to 1, got 2"):
-        describe_neurons(model, recording, layers=[2])
+        describe_neurons(model, recording, NeuronsConfig(layers=(2,)))
 
 
 def test_the_negative_direction_raises_what_the_positive_one_lowers(recorded):
@@ -174,15 +174,15 @@ def test_activations_that_know_nothing_of_the_text_get_no_labels(recorded, monke
             return {point: torch.randn(len(local), 12, generator=draw) for point in points}
 
         monkeypatch.setattr(LiveRecording, "read_local", noise)
-        assert describe_neurons(model, recording, n_prompts=0).n_confirmed <= 1, "of 48 directions"
+        assert describe_neurons(model, recording, NeuronsConfig(prompts=0)).n_confirmed <= 1, "of 48 directions"
 
 
 def test_another_model_and_too_many_examples_are_refused(recorded):
     _, recording = recorded
     with pytest.raises(MismatchError, match="other weights"):
-        describe_neurons(load_model(SMALL, seed=5), recording, n_prompts=0)
+        describe_neurons(load_model(SMALL, seed=5), recording, NeuronsConfig(prompts=0))
     with pytest.raises(ConfigError, match="examples"):
-        describe_neurons(planted_model(), recording, n_examples=100, n_prompts=0)
+        describe_neurons(planted_model(), recording, NeuronsConfig(examples=100, prompts=0))
 
 
 def test_latents_of_a_graph_without_labels_are_named_by_the_words_that_they_raise(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.features.build import build_features
+from saes.features.build import Described, build_features
 from saes.features.sources import NeuronBasis, neurons_of
 
 PLACE = "blocks.1.mlp.hook_post"
@@ -45,7 +45,9 @@ def test_both_signs_together_are_the_output_of_the_mlp(model):
 
 def test_neurons_go_through_the_feature_tables(model, tmp_path: Path):
     recording = random_recording(tmp_path / "rec", d=20, hook_point=PLACE, weight_hash=weight_hash(model))
-    build_features(neurons_of(model, PLACE), recording, model, tmp_path / "f", dictionary_name=f"neurons:{PLACE}")
+    build_features(
+        Described(dictionary=neurons_of(model, PLACE), name=f"neurons:{PLACE}", folder=tmp_path / "f"), recording, model
+    )
     features = pq.read_table(tmp_path / "f" / "features.parquet")
     assert len(features) == 20
     assert all(0.3 < density < 0.7 for density in features["density"].to_pylist()), "Gaussian input"

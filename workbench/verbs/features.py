@@ -24,14 +24,14 @@ from interp.options import (
     SAEName,
     check_least,
 )
-from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.workspace import Workspace
 from saes.acts.run import Run
 from saes.features import schema
 from saes.features.case import ProofConfig
+from saes.features.neurons import NeuronsConfig
 from saes.features.proof import Proof, ProofSettings
-from saes.features.schema import N_EXAMPLES, NEURONS, KnownFeature, known_features
+from saes.features.schema import NEURONS, FeaturesConfig, KnownFeature, known_features
 from workbench.analysis import Analysis, AnalysisRun, Resumable
 from workbench.engine import OverDevices
 from workbench.terminal import (
@@ -60,7 +60,9 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.Features]):
+class DescribeFeatures(
+    FeaturesConfig, OverDevices, Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.Features]
+):
     """Describe every feature: statistics, examples, effects and labels.
 
     Example: workbench features my-sae
@@ -80,19 +82,9 @@ class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsMod
     """A set of transcoders instead: tables NAME-0, NAME-1 and so on for all its layers, in one pass."""
     recording: RecordingName | None = None
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
-    window: int = 16
-    """Tokens of context on each side of an example's peak."""
-    examples: int = N_EXAMPLES
-    """Examples of the strongest firings of each feature."""
-    samples: int = 5
-    """Examples from each quarter of a feature's activations."""
-    index: bool = True
-    """Index the text, so that features are found by the words on which they fire."""
-    index_units: int = 512
-    """Words indexed per feature: those with most of its activation."""
 
     def __post_init__(self) -> None:
-        check_least(self, {"window": 0, "examples": 1, "samples": 0, "index_units": 1})
+        super().__post_init__()
         if (self.dictionary is None) == (self.set is None):
             raise ConfigError("features need a dictionary: the name of an SAE, neurons:HOOK_POINT, or --set NAME")
 
@@ -111,9 +103,14 @@ class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsMod
         chosen = run.dictionary(self.dictionary, self.recording)
         model = run.recorded_model(chosen.recording)
         dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
-        described = Described(dictionary=dictionary, name=chosen.full_name, folder=run.folder, parents=chosen.parents)
-        with run.progress("features", "tokens") as progress:
-            return self._build(run, [described], chosen.recording, model, progress)
+        described = Described(
+            dictionary=dictionary,
+            name=chosen.full_name,
+            folder=run.folder,
+            parents=chosen.parents,
+            overwrite=self.overwrite,
+        )
+        return self._build(run, [described], chosen.recording, model, "features")
 
     def _of_set(self, run: AnalysisRun, name: str) -> list[schema.Features]:
         """Describe every layer of a set of transcoders, in one pass."""
@@ -134,45 +131,27 @@ class DescribeFeatures(OverDevices, Seeded, AppliesDictionary, Threaded, RunsMod
                 name=f"{KIND}:{name}:{layer}",
                 folder=run.workspace.path("features", f"{self.name or name}-{layer}"),
                 parents={stored.key: stored.about.content_hash},
+                relations=False,
+                overwrite=self.overwrite,
             )
             for layer in transcoders.layers
         ]
         super().check_free(*(layer.folder for layer in layers))
-        with run.progress(f"features of {len(layers)} layers", "tokens") as progress:
-            return self._build(run, layers, opened, model, progress, relations=False)
+        return self._build(run, layers, opened, model, f"features of {len(layers)} layers")
 
     def _build(
-        self,
-        run: AnalysisRun,
-        described: "Sequence[Described]",
-        recording: "Recording",
-        model: HookedModel,
-        progress: Progress,
-        *,
-        relations: bool = True,
+        self, run: AnalysisRun, described: "Sequence[Described]", recording: "Recording", model: HookedModel, title: str
     ) -> list[schema.Features]:
         """Describe and store the features of each dictionary, in one pass."""
         from saes.features.build import build_together
 
-        return build_together(
-            described,
-            recording,
-            model,
-            window=self.window,
-            n_top=self.examples,
-            n_per_quantile=self.samples,
-            seed=self.seed,
-            overwrite=self.overwrite,
-            relations=relations,
-            index=self.index,
-            index_units=self.index_units,
-            lens=run.jacobian_lens(recording.model),
-            progress=progress,
-        )
+        config, lens = settings_of(self, FeaturesConfig), run.jacobian_lens(recording.model)
+        with run.progress(title, "tokens") as progress:
+            return build_together(described, recording, model, config, lens=lens, seed=self.seed, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
+class DescribeNeurons(NeuronsConfig, Threaded, RunsModel, Analysis["NeuronLabels"]):
     """Describe the MLP neurons of all layers or some, to read attribution graphs in words.
 
     Example: workbench neurons my-recording
@@ -188,20 +167,6 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
 
     recording: Annotated[RecordingName, Argument("RECORDING")]
     """Recording whose text is read; its model is the one described."""
-    layers: tuple[int, ...] = ()
-    """Layers to describe, counted from 0. Default: all."""
-    tokens: int | None = None
-    """Tokens to read at most. Default: the whole recording."""
-    window: int = 5
-    """Tokens of context on each side of an example's peak."""
-    examples: int = 2
-    """Examples of each direction of a neuron."""
-    prompts: int = 24
-    """Prompts (beginnings of documents) whose graphs give the background, the neurons that lead every prompt; 0 for
-    none."""
-
-    def __post_init__(self) -> None:
-        check_least(self, {"window": 0, "prompts": 0, "examples": 1, "tokens": 1})
 
     def measure(self, run: AnalysisRun) -> "NeuronLabels":
         from interp.recording.live import LiveRecording
@@ -215,12 +180,8 @@ class DescribeNeurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
             return describe_neurons(
                 model,
                 recording,
+                settings_of(self, NeuronsConfig),
                 lens=lens,
-                layers=self.layers,
-                tokens=self.tokens,
-                window=self.window,
-                n_examples=self.examples,
-                n_prompts=self.prompts,
                 reader=reader,
                 progress=progress,
                 report=say,
