@@ -30,6 +30,7 @@ from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composi
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme, visible
 from dashboard.heads._browser import browser, register_browser
+from dashboard.heads._table import table_panel, table_rows
 from dashboard.sources import PageSources, current, open_artefact
 from interp.artifacts import address_of
 from interp.circuits.head_scores import HeadScores, HeadSettings
@@ -221,7 +222,7 @@ def layout(
         address_sink("heads"),
         *_other(context, "heads_in_text", model),
         verdict(html.Span(id="heads-lead"), *_method(scores.settings, kinds)),
-        html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
+        html.Div([_scores_panel(), table_panel(), _pattern_panel(context, text)], className="wb-heads"),
         evidence(context.workspace, model),
         controls=controls,
     )
@@ -300,32 +301,6 @@ def _scores_panel() -> html.Section:
     )
 
 
-def _table_panel() -> html.Section:
-    number = {"valueFormatter": {"function": "d3.format('.3f')(params.value)"}, "type": "rightAligned"}
-    columns = [
-        {"field": "name", "headerName": "head", "width": 84},
-        {"field": "score", "headerName": "score", "width": 88, "sort": "desc", **number},
-        {"field": "interval", "headerName": "95 % interval", "flex": 1, "minWidth": 120, "sortable": False},
-        {
-            "field": "null",
-            "headerName": "null",
-            "width": 88,
-            "headerTooltip": "the same score on text that has no such token to attend to (upper bound)",
-            **number,
-        },
-        {"field": "verdict", "headerName": "verdict", "width": 92},
-    ]
-    grid = dag.AgGrid(
-        id="heads-grid",
-        columnDefs=columns,
-        getRowId="params.data.name",
-        className="wb-grid",
-        columnSize=None,
-        dashGridOptions={"rowHeight": 30, "headerHeight": 32, "animateRows": False},
-    )
-    return panel("By score", grid, className="wb-heads-table")
-
-
 def _pattern_panel(context: PageSources, text: str) -> html.Section:
     return panel(
         html.Span("On a prompt", id="heads-pattern-title"),
@@ -348,21 +323,11 @@ def _pattern_panel(context: PageSources, text: str) -> html.Section:
 def draw_scores(kind: str, state: dict[str, str], scheme: str | None) -> tuple[go.Figure, list[dict[str, Any]], str]:
     """Return the map of the scores of one kind of head, the same as a table, and what was found in a sentence."""
     rows = current().workspace.open(HeadScores, state["name"]).of_kind(kind)
-    table = [
-        {
-            "name": row.name,
-            "score": row.score,
-            "interval": f"{row.low:.3f} to {row.high:.3f}",
-            "null": row.null_high,
-            "verdict": "found" if row.above_null else "",
-        }
-        for row in rows
-    ]
     heads = sorted((row for row in rows if row.above_null), key=lambda row: -row.score)
     words = f"{len(heads)} of {len(rows)} heads are above their null as {kind.replace('_', '-')} heads"
     words += "".join(f": {row.name} most, {row.score:.2f} (null {row.null_high:.2f})" for row in heads[:1])
     height = max(260, 22 * (1 + max(row.layer for row in rows)) + 70)
-    return head_scores(rows, theme(scheme), height=height), table, f"{words}."
+    return head_scores(rows, theme(scheme), height=height), table_rows(rows), f"{words}."
 
 
 def _said(_presses: object, text: str | None) -> str:

@@ -33,9 +33,9 @@ from dashboard.sources import PageSources, current
 from interp.errors import as_typed, program
 from interp.nulls import ALPHA, WITHIN
 from interp.workspace import Workspace
-from saes.features.found import Example, FeatureHits, Hit, TextMatch
+from saes.features.found import CONVINCING, Example, FeatureHits, Hit, TextMatch
 from saes.features.schema import Features
-from saes.features.search import CONVINCING, search_features
+from saes.features.search import search_features
 
 N_HITS = 15
 HOOK = "hook:"

@@ -22,6 +22,9 @@ By = Literal["tokens", "related", "says", "label", "name", "similar", "number"]
 """Main reason for a hit: it fires on the words, or on related ones; it makes the model say them; its label or the
 user's name for it has them; its direction is similar; it was asked for by number."""
 
+CONVINCING = 0.28
+"""Least Match of a hit that convinces: fitted on nonsense words, of which at most a twentieth find such a hit in the
+dictionary that ships (docs/trust.md)."""
 UNCONVINCING = "not convincing"
 """What a search says instead of the strength of a hit that does not convince."""
 

@@ -39,7 +39,7 @@ from saes.features._example import shown_examples
 from saes.features._label_search import largest, names_of
 from saes.features.find_by_meaning import FeatureEvidence, gather
 from saes.features.fired_words import AT_ONCE, Fired, FiringIndex
-from saes.features.found import By, Example, FeatureHits, Hit, columns_of, searched
+from saes.features.found import CONVINCING, By, Example, FeatureHits, Hit, columns_of, searched
 from saes.features.meaning import Meaning, lens_for, meaning_of
 from saes.features.schema import Features
 
@@ -83,9 +83,6 @@ def parse_query(text: str) -> TextQuery:
     return TextQuery(tuple(dict.fromkeys(wanted)), tuple(dict.fromkeys(unwanted)))
 
 
-CONVINCING = 0.28
-"""Least Match of a hit that convinces: fitted on nonsense words, of which at most a twentieth find such a hit in the
-dictionary that ships (docs/trust.md)."""
 BELOW = 3
 """Hits that do not convince which are shown all the same: what came nearest."""
 MAX_SAID = 4
