@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from saes.sets.replacement import SetReplacement, untrained_set
     from saes.sets.replacement import system_of as graph_system
     from saes.sets.set import TranscoderSet, open_set
+    from saes.sets.stored import SetTraining
     from saes.sets.train import train_set
     from saes.training.config import TrainConfig
     from saes.training.reconstruction import evaluate_on_recording

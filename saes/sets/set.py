@@ -308,7 +308,7 @@ def open_set(workspace: Workspace, name: str) -> TranscoderSet:
 
     >>> target = Workspace(folder / "sets", create=True)
     >>> kind, small = TranscoderConfig(d_sae=32, k=4, target="hook_mlp_out"), TrainConfig(tokens=2_000, batch_size=128)
-    >>> trained = train_set(recording, kind, small, target.path("transcoders", "tiny"))
+    >>> trained = train_set(recording, SetTraining(kind, small), target.path("transcoders", "tiny"))
     >>> open_set(target, "tiny").layers
     (0, 1)
     """

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from saes.sets.set import TranscoderSet
 
 
+@dataclass(frozen=True)
+class SetTraining:
+    """A set that is to be trained: the latents of its layers, and what they read and predict."""
+
+    sae: AnyConfig
+    """Latents of every layer: the config of an SAE, a `TranscoderConfig`, or a `CrossLayerConfig`."""
+    train: TrainConfig
+    skip: bool = False
+    """Add a linear map from what is read to what is predicted."""
+    layers: tuple[int, ...] = ()
+    """Layers, counted from 0. Default: all that were recorded."""
+    reads: str = ""
+    """Hook point inside a block that is read. Default: the input of the MLP."""
+    writes: str = ""
+    """Hook point inside a block that is predicted. Default: the output of the MLP."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainedSetSettings:
     """Settings that determine the training of a set: an unfinished run with other settings is another one."""

@@ -2,7 +2,8 @@
 
     # the text; see interp.recording.live
     record(model, corpus, folder, RecordConfig(live=True), hook_points=mlp_hook_points(model))
-    train_set(open_recording(folder), BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), set_folder, skip=True)
+    plan = SetTraining(BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), skip=True)
+    train_set(open_recording(folder), plan, set_folder)
 
 Each layer is an independent run (`saes.training.run`), which takes one step for every batch. Their checkpoints lie in
 `runs/` of the unfinished set, so that a run that was killed goes on to the same bits; ranks share the tokens of a
@@ -22,7 +23,7 @@ up as they do in a replacement model. The baselines have the same number of unit
 
 import contextlib
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -63,8 +64,7 @@ from saes.sets.set import (
     write_cross_layer,
     write_layer,
 )
-from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
-from saes.training.config import TrainConfig
+from saes.sets.stored import SetScores, SetTraining, StoredSet, TrainedSetSettings, layer_scores
 from saes.training.data import Layers, Position, RowSource, Together, TrainingBatch, training_batches
 from saes.training.health import Metrics
 from saes.training.reconstruction import DocumentsOfRows, ReconstructionSums
@@ -246,56 +246,30 @@ def transcoder_config(config: SAEConfig, target: str, *, skip: bool = False) -> 
 
 def train_set(
     recording: Recording,
-    config: SAEConfig,
-    train: TrainConfig,
+    plan: SetTraining,
     folder: Path,
     *,
-    skip: bool = False,
-    layers: Sequence[int] = (),
-    reads: str = MLP_IN,
-    writes: str = "",
     overwrite: bool = False,
     device: str | None = None,
     spread: Spread = UNSHARED,
     progress: Progress | None = None,
 ) -> TranscoderSet:
-    """Train a set to the end and return it; see `training` for the arguments.
+    """Train a set to the end and return it. Raises as `training`.
 
-    `recording` holds the activations, `train` tokens and seed. Each layer of `layers` (none: all) predicts what is
-    written at `writes` from what is at `reads`, hook points inside a block; with `skip` a linear map is added. `spread`
-    shares the work over processes.
-
-    `progress(tokens, total, metrics)` is called at every health line, with the layer among the metrics.
+    `recording` holds the activations, and `spread` shares the work over processes. `progress(tokens, total, metrics)`
+    is called at every health line, with the layer among the metrics.
     """
-    lines = training(
-        recording,
-        config,
-        train,
-        folder,
-        skip=skip,
-        layers=layers,
-        reads=reads,
-        writes=writes,
-        overwrite=overwrite,
-        device=device,
-        spread=spread,
-    )
-    for layer, metrics in lines:
+    for layer, metrics in training(recording, plan, folder, overwrite=overwrite, device=device, spread=spread):
         if progress:
-            progress(metrics.tokens, train.tokens, {"layer": layer, **asdict(metrics)})
+            progress(metrics.tokens, plan.train.tokens, {"layer": layer, **asdict(metrics)})
     return read_set(folder)
 
 
 def training(
     recording: Recording,
-    config: SAEConfig,
-    train: TrainConfig,
+    plan: SetTraining,
     folder: Path,
     *,
-    skip: bool = False,
-    layers: Sequence[int] = (),
-    reads: str = MLP_IN,
-    writes: str = "",
     overwrite: bool = False,
     device: str | None = None,
     spread: Spread = UNSHARED,
@@ -303,15 +277,15 @@ def training(
 ) -> Generator[tuple[int, Metrics], None, None]:
     """Train a set into `folder`, yielding the health lines of every layer; the folder is whole when it ends.
 
-    `config` gives the latents of every layer: that of an SAE or a `TranscoderConfig`, or a `CrossLayerConfig`, for
-    which lines of all layers together are yielded as layer -1. `layers` default to all that were recorded at `reads`
-    and `writes`. `report` gets a line between the last step and the scores. Raises as `saes.training.train.train` does.
+    Those of a `CrossLayerConfig` are of all layers together, yielded as layer -1. `report` gets a line between the last
+    step and the scores. Raises as `saes.training.train.train` does.
     """
     folder = Path(folder)
     with spread.ranks.checked():
-        writes = writes or default_writes(recording)
+        config, train = plan.sae, plan.train
+        reads, writes = plan.reads or MLP_IN, plan.writes or default_writes(recording)
         recorded = recorded_layers(recording, reads, writes)
-        chosen = sorted(set(layers)) or recorded
+        chosen = sorted(set(plan.layers)) or recorded
         if unknown := [layer for layer in chosen if layer not in recorded]:
             raise MissingError(
                 f"{recording.folder} has no blocks.{unknown[0]}.{reads} and blocks.{unknown[0]}.{writes}; record them, "
@@ -331,7 +305,7 @@ def training(
     settings = TrainedSetSettings(
         sae=config,
         train=train,
-        skip=skip,
+        skip=plan.skip,
         model=recording.model,
         weight_hash=recording.weight_hash,
         recording=recording.folder.name,

@@ -25,7 +25,7 @@ from saes.kinds.clt import decode, decoder_norms
 from saes.kinds.config import BatchTopKConfig, CrossLayerConfig, GatedConfig, JumpReLUConfig, TopKConfig
 from saes.kinds.transcoder import Transcoder
 from saes.sets import PerLayerSet, read_set
-from saes.sets.stored import StoredSet
+from saes.sets.stored import SetTraining, StoredSet
 from saes.sets.train import evaluate_in_model, evaluate_layers, train_set, training
 from saes.training.config import TrainConfig
 
@@ -74,7 +74,7 @@ EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) fo
 @pytest.mark.parametrize("name", EACH)
 def test_every_kind_learns_and_is_one_artefact(recording, name, tmp_path):
     config, skip = KINDS[name]
-    found = train_set(recording, config, LONG, tmp_path / "set", skip=skip)
+    found = train_set(recording, SetTraining(config, LONG, skip=skip), tmp_path / "set")
     stored = open_artefact(StoredSet, tmp_path / "set")
     scores, run = stored.scores, stored.training
     assert run is not None
@@ -106,7 +106,7 @@ def test_the_model_runs_once_for_all_layers(recording, tmp_path, monkeypatch):
     monkeypatch.setattr(
         compute, "compute_activations", lambda c, text, **k: contexts.append(len(text.tokens)) or honest(c, text, **k)
     )
-    for _ in training(recording, KINDS["topk"][0], SHORT, tmp_path / "set"):
+    for _ in training(recording, SetTraining(KINDS["topk"][0], SHORT), tmp_path / "set"):
         pass
     whole = recording.n_rows / 32
     epochs = SHORT.tokens / (0.8 * recording.n_real)
@@ -116,15 +116,15 @@ def test_the_model_runs_once_for_all_layers(recording, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", QUICK)
 def test_an_interrupted_run_resumes_to_the_same_bits(recording, name, tmp_path):
     config, skip = KINDS[name]
-    train_set(recording, config, SHORT, tmp_path / "whole", skip=skip)
-    run = training(recording, config, SHORT, tmp_path / "set", skip=skip)
+    train_set(recording, SetTraining(config, SHORT, skip=skip), tmp_path / "whole")
+    run = training(recording, SetTraining(config, SHORT, skip=skip), tmp_path / "set")
     for _ in range(4):
         next(run)
     run.close()
     assert partial_path(tmp_path / "set").exists()
     with pytest.raises(MismatchError, match="d_sae"):
-        next(training(recording, replace(config, d_sae=40), SHORT, tmp_path / "set", skip=skip))
-    train_set(recording, config, SHORT, tmp_path / "set", skip=skip)
+        next(training(recording, SetTraining(replace(config, d_sae=40), SHORT, skip=skip), tmp_path / "set"))
+    train_set(recording, SetTraining(config, SHORT, skip=skip), tmp_path / "set")
     assert_same(tmp_path / "set", tmp_path / "whole")
 
 
@@ -133,10 +133,12 @@ import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from interp.recording.live import open_recording
+from saes.sets.stored import SetTraining
 from saes.sets.train import training
 from test_sets_train import KINDS, SHORT
 config, skip = KINDS[sys.argv[3]]
-for layer, metrics in training(open_recording(sys.argv[1], device="cpu"), config, SHORT, Path(sys.argv[2]), skip=skip):
+recording, plan = open_recording(sys.argv[1], device="cpu"), SetTraining(config, SHORT, skip=skip)
+for layer, metrics in training(recording, plan, Path(sys.argv[2])):
     print(layer, metrics.step, flush=True)
 """
 
@@ -189,15 +191,15 @@ def test_transcoders_that_are_the_mlps_explain_everything(text_documents, tmp_pa
 def test_wrong_requests_are_refused(recording, tmp_path):
     config = KINDS["topk"][0]
     with pytest.raises(MissingError, match=r"no blocks\.5\.mlp\.hook_in"):
-        next(training(recording, config, SHORT, tmp_path / "a", layers=[0, 5]))
+        next(training(recording, SetTraining(config, SHORT, layers=(0, 5)), tmp_path / "a"))
     with pytest.raises(ConfigError, match="record MLP inputs and outputs"):
-        next(training(recording, config, SHORT, tmp_path / "a", reads="hook_resid_mid"))
+        next(training(recording, SetTraining(config, SHORT, reads="hook_resid_mid"), tmp_path / "a"))
     with pytest.raises(ConfigError, match="counted from 0"):
-        next(training(recording, CrossLayerConfig(d_sae=D_SAE, k=K), SHORT, tmp_path / "a", layers=[1]))
-    train_set(recording, config, SHORT, tmp_path / "one", layers=[1])
+        next(training(recording, SetTraining(CrossLayerConfig(d_sae=D_SAE, k=K), SHORT, layers=(1,)), tmp_path / "a"))
+    train_set(recording, SetTraining(config, SHORT, layers=(1,)), tmp_path / "one")
     assert read_set(tmp_path / "one").layers == (1,)
     with pytest.raises(ConfigError, match="already there"):
-        next(training(recording, config, SHORT, tmp_path / "one", layers=[1]))
+        next(training(recording, SetTraining(config, SHORT, layers=(1,)), tmp_path / "one"))
 
 
 def test_cross_layer_arithmetic_by_hand():

@@ -153,16 +153,13 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
                 progress(min(reached.values()), self.tokens, health)
 
     def _train_set(self, recording: "Recording", config: SAEConfig, run: AnalysisRun, spread: "Spread") -> None:
+        from saes.sets.stored import SetTraining
         from saes.sets.train import training
 
         steps = training(
             recording,
-            config,
-            self.train_config(),
+            SetTraining(config, self.train_config(), skip=self.skip, layers=self.layers, writes=self.target or ""),
             run.folder,
-            skip=self.skip,
-            layers=self.layers,
-            writes=self.target or "",
             overwrite=self.overwrite,
             device=run.device,
             spread=spread,
