@@ -70,8 +70,6 @@ from interp.progress import Progress
 from interp.seeds import make_generator
 
 Edges = Bool[Tensor, " n_edges"]
-SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
-"""Of the helpers, strongest first."""
 PATH = (1 / 3, 2 / 3, 1.0)
 """Parts of the replacement at which the gradient says which edges the circuit lacks."""
 
@@ -131,14 +129,14 @@ def attack_circuit(
         chooser = _Adversary.of(model, task, graph, ablation, config)
         if say is not None and first is None:
             say(_price(config, chooser, included, len(wordings or {})))
-        removed = chooser.choose(included, config.exchanges, config.budget, config.gradient_steps)
+        removed = chooser.choose(included, config, config.budget)
         tried, complete = tried + chooser.tried, complete and chooser.complete
         told(f"{ablation}: chosen")
         judge = _Adversary.of(model, held_out, graph, ablation, config, chooser.scores)
         rows += _judged(judge, included, removed, config)
         if first is None:
             rows += _on_wordings(wordings or {}, model, chooser, included, removed, config, say)
-        strength += _strengths(judge, included)
+        strength += _strengths(judge, included, config)
         told(f"{ablation}: judged")
         first = first or (chooser, judge)
     assert first is not None
@@ -183,9 +181,13 @@ def _price(config: AttackConfig, chooser: "_Adversary", included: Edges, n_wordi
     started = perf_counter()
     chooser.values([~included])
     seconds = perf_counter() - started
-    chosen = min(config.budget or 10**9, len(SHARES) + 3 * config.gradient_steps + 2 * config.exchanges)
+    chosen = min(config.budget or 10**9, len(config.strengths) + 3 * config.gradient_steps + 2 * config.exchanges)
     judged = 5 + 2 * config.n_random
-    runs = len(config.ablations) * (chosen + len(SHARES) + judged) + n_wordings * judged + 3 * len(config.fractions)
+    runs = (
+        len(config.ablations) * (chosen + len(config.strengths) + judged)
+        + n_wordings * judged
+        + 3 * len(config.fractions)
+    )
     runs += config.grow * (2 * chosen + 3 * len(PATH) + 5)
     return f"about {runs} runs, {seconds:.1f} s each: about {max(1, round(runs * seconds / 60))} min"
 
@@ -237,10 +239,11 @@ class _Adversary:
         chosen[strongest] = True
         return chosen
 
-    def choose(self, included: Edges, exchanges: int, budget: int | None = None, gradient_steps: int = 0) -> Edges:
+    def choose(self, included: Edges, config: AttackConfig, budget: int | None = None) -> Edges:
         """Return the edges outside a circuit whose replacement leaves least, of at most `budget` sets."""
+        exchanges, gradient_steps = config.exchanges, config.gradient_steps
         source, reader = (torch.as_tensor(self.bench.graph.edge_table)[:, at] for at in (2, 1))
-        options = [self.helpers(included, share) for share in reversed(SHARES)]
+        options = [self.helpers(included, share) for share in reversed(config.strengths)]
         options += [(reader == end) & ~included for end in self._heaviest(reader, included)[:exchanges]]
         nodes = self._heaviest(source, included)[:exchanges]
         whole = exchanges > 0 and gradient_steps > 0
@@ -354,9 +357,9 @@ def _judged(judge: _Adversary, included: Edges, removed: Edges, config: AttackCo
     return rows
 
 
-def _strengths(judge: _Adversary, included: Edges) -> list[Strength]:
+def _strengths(judge: _Adversary, included: Edges, config: AttackConfig) -> list[Strength]:
     """Return what is left when the strongest helpers are replaced, from few to all."""
-    parts = [judge.helpers(included, share) for share in SHARES]
+    parts = [judge.helpers(included, share) for share in config.strengths]
     return [
         Strength(ablation=judge.bench.ablation, n_removed=int(part.sum()), left=left)
         for part, left in zip(parts, judge.left(parts).tolist(), strict=True)
@@ -380,7 +383,7 @@ def _grow(
     """Add edges that the adversary replaces until it leaves enough; return every circuit, and the one that stands."""
     rows, kept = [], included
     for _ in range(config.grow):
-        removed = chooser.choose(kept, config.exchanges, None, config.gradient_steps)
+        removed = chooser.choose(kept, config)
         stands = chooser.left([removed, ~kept]).min() >= config.faithfulness
         rows.append(_grown(chooser, judge, kept, removed, config))
         report(f"search: {rows[-1].n_edges:,} edges")
@@ -393,7 +396,7 @@ def _grow(
 def _grown(chooser: _Adversary, judge: _Adversary, kept: Edges, removed: Edges, config: AttackConfig) -> Grown:
     """Judge a circuit of the search, and as many highest-ranked edges, on prompts that did not choose them."""
     ranked = chooser.scores.mask(int(kept.sum()))
-    baseline = chooser.choose(ranked, config.exchanges, None, config.gradient_steps)
+    baseline = chooser.choose(ranked, config)
     values = judge.values([removed, ~kept, baseline])
     ends = faithfulness_interval(values, judge.empty, judge.full, seed=config.seed)
     return Grown(

@@ -49,6 +49,8 @@ class AttackConfig:
     or put back as a whole, one after another, where that leaves less of the answer."""
     gradient_steps: int = 4
     """Steps of the second adversary, which follows the gradient of the metric by how far each edge is replaced."""
+    strengths: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
+    """Fractions of the helpers that are replaced together, strongest first."""
     budget: int | None = None
     """Sets of edges that the adversary measures at most with each ablation. An attack that ends early says so."""
     n_random: int = DRAWS["quick"]
@@ -73,8 +75,9 @@ class AttackConfig:
             check_least(self, {"budget": 1})
         if not self.ablations:
             raise ConfigError("an adversary needs an ablation: resample, other, mean or zero")
-        if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
-            raise ConfigError(f"fractions of edges lie above 0 and are at most 1, got {self.fractions}")
+        for fractions in (self.fractions, self.strengths):
+            if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+                raise ConfigError(f"fractions of edges lie above 0 and are at most 1, got {fractions}")
 
 
 @dataclass(frozen=True, kw_only=True)
