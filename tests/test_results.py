@@ -157,7 +157,7 @@ CASES = {
         lambda: studies.describe_grokking(
             list(studies.train_modular(GROK)), GROK), "epoch seed train_loss test_loss ...", figure=True),
     "induction run": Case(
-        lambda: studies.follow_induction("toy:induction-1l", steps=80, every=10, n_rows=4, n_null=4),
+        lambda: studies.follow_induction("toy:induction-1l", steps=80, every=10),
         "step loss_first ...", figure=True),
     "onset of induction": Case(lambda: onset(), "spec seed onset together"),
     "patching map": Case(

@@ -13,7 +13,6 @@ from jaxtyping import Float64
 
 from interp.circuits._edge_runs import Bench, collect, minus, outputs, run_with_single_edges
 from interp.circuits.circuit import Edge, edge_text
-from interp.circuits.config import Ablation
 from interp.circuits.graph import Graph
 from interp.circuits.head_weights import haar_frame
 from interp.errors import ConfigError
@@ -24,6 +23,9 @@ from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.statistics import Interval, t_interval
 from interp.view import View
+
+BATCH = 16
+"""Prompts per forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,11 +68,8 @@ def measure_edge(
     model: HookedModel,
     task: Task,
     edge: Edge,
-    graph: Graph | None = None,
     *,
-    ablation: Ablation = "resample",
     draws: int = DRAWS["standard"],
-    batch_size: int = 16,
     seed: int = 0,
 ) -> EdgeEffect:
     """Patch one edge of a model, and the same edge with random changes of the same size.
@@ -79,15 +78,12 @@ def measure_edge(
         model: the model of the edge.
         task: its prompts and the metric.
         edge: the edge; others keep their clean values, and all after its reader is recomputed.
-        graph: the edges of the model (default: all).
-        ablation: what the edge carries instead.
         draws: random rotations, one run each.
-        batch_size: prompts per forward pass.
         seed: draws the rotations.
     Returns: the share of the gap that is lost, beside the null.
     Raises:
         ConfigError: the task has no gap, or no rotation is drawn.
-        UnknownNameError: an edge that the graph lacks.
+        UnknownNameError: an edge that the model lacks.
 
     >>> model = load_model("planted:induction")
     >>> measure_edge(model, make_task("induction", model, n_prompts=8), Edge("L0H0", "L1H0", "k")).matters
@@ -96,7 +92,7 @@ def measure_edge(
     if draws < 1:
         raise ConfigError(f"the null of an edge needs a random rotation, got {draws} draws")
     task.check_gap()
-    bench = Bench(model, graph or Graph.from_model(model), task, ablation=ablation, batch_size=batch_size)
+    bench = Bench(model, Graph.from_model(model), task, ablation="resample", batch_size=BATCH)
     at = bench.graph.index(edge)
     source = int(bench.graph.edge_table[at, 2])
     generator = make_generator(seed, "rotations of an edge")

@@ -43,6 +43,8 @@ from interp.studies.induction_onset import CURVES, LEAST, UNTRAINED, InductionRu
 from interp.threads import one_thread
 
 _ALL_HEADS = 64
+ROWS_OF_TOY, ROWS_OF_CHECKPOINT = 32, 16
+"""Rows of repeated tokens that one measurement reads."""
 
 
 def follow_induction(
@@ -51,16 +53,14 @@ def follow_induction(
     seed: int = 0,
     steps: int | None = None,
     every: int = 50,
-    n_rows: int = 32,
-    n_null: int = DRAWS["standard"],
     device: str = "cpu",
     progress: Progress | None = None,
     state: Path | None = None,
 ) -> InductionRun:
     """Train a toy and measure it every `every` steps.
 
-    `spec` names the toy; `steps` replaces the length of its recipe. Each measurement reads `n_rows` rows of repeated
-    tokens, and the null of a score draws `n_null`.
+    `spec` names the toy; `steps` replaces the length of its recipe. Each measurement reads 32 rows of repeated tokens,
+    and the null of a score draws 19.
 
     Weights and data are drawn on the CPU, so they are the same on every `device`. `progress` may raise to stop. `state`
     is a file from which the same call goes on where it was interrupted.
@@ -69,15 +69,17 @@ def follow_induction(
     training = replace(toy.training, seed=seed, log_every=every, steps=steps or toy.training.steps)
     model = build_small(toy.model, seed=seed, device=device, dtype=torch.float32)
     half = toy.model.n_ctx // 2
-    rows = torch.randint(toy.model.d_vocab, (n_rows, half), generator=make_generator(seed, "repeat rows")).repeat(1, 2)
+    rows = torch.randint(toy.model.d_vocab, (ROWS_OF_TOY, half), generator=make_generator(seed, "repeat rows")).repeat(
+        1, 2
+    )
     rows = rows.to(device)
-    at, records = [0], [measure_repeats(model, rows, n_null)]
+    at, records = [0], [measure_repeats(model, rows, DRAWS["standard"])]
     with one_thread():
         for step in train_small(
             model,
             toy.batches,
             training,
-            measure=lambda m: measure_repeats(m, rows, n_null),
+            measure=lambda m: measure_repeats(m, rows, DRAWS["standard"]),
             state=None if state is None else TrainingFile(state),
         ):
             at.append(step.step)
@@ -93,9 +95,7 @@ def follow_checkpoints(
     folder: Path,
     *,
     seed: int = 0,
-    n_rows: int = 16,
     half: int = 32,
-    n_null: int = DRAWS["standard"],
     device: str | None = None,
     finished: Path | None = None,
     progress: Progress | None = None,
@@ -119,12 +119,12 @@ def follow_checkpoints(
         if not len(rows):
             ids, generator = ordinary_tokens(model), make_generator(seed, "repeat rows")
             length = min(half, model.cfg.n_ctx // 2)
-            rows = ids[torch.randint(len(ids), (n_rows, length), generator=generator)].repeat(1, 2)
-        records[step] = measure_repeats(model, rows.to(model.cfg.device), n_null)
+            rows = ids[torch.randint(len(ids), (ROWS_OF_CHECKPOINT, length), generator=generator)].repeat(1, 2)
+        records[step] = measure_repeats(model, rows.to(model.cfg.device), DRAWS["standard"])
         if stored is not None:
             write_json(stored, records[step])
         if last:
-            null = measure_repeats(untrained_model(model, seed), rows.to(model.cfg.device), n_null)
+            null = measure_repeats(untrained_model(model, seed), rows.to(model.cfg.device), DRAWS["standard"])
         if progress is not None:
             progress(number, len(steps), {"step": step, "induction": round(records[step]["induction"], 2)})
     curves = {name: np.array([metrics[name] for metrics in records.values()]) for name in CURVES}

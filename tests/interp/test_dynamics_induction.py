@@ -34,7 +34,7 @@ def test_an_untrained_model_scores_nothing():
 
 def test_a_run_is_followed_from_its_first_step_and_may_be_stopped():
     toy = replace(TOYS["induction-1l"], training=replace(TOYS["induction-1l"].training, batch_size=8))
-    run = follow_induction(toy, steps=16, every=2, n_rows=4)
+    run = follow_induction(toy, steps=16, every=2)
     assert run.steps.tolist() == list(range(0, 17, 2))
     assert set(run.curves) == set(CURVES)
     assert (run.curves["composition"] == 1).all(), "one layer has nothing to compose"
@@ -48,7 +48,7 @@ def test_a_run_is_followed_from_its_first_step_and_may_be_stopped():
         raise Stop
 
     with pytest.raises(Stop):
-        follow_induction(toy, steps=16, every=2, n_rows=4, progress=stop)
+        follow_induction(toy, steps=16, every=2, progress=stop)
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_grokking_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: 
 
 def test_an_induction_run_goes_on_where_it_was_interrupted(tmp_path: Path):
     toy = replace(TOYS["induction-1l"], training=replace(TOYS["induction-1l"].training, batch_size=8))
-    whole = follow_induction(toy, steps=16, every=2, n_rows=4)
+    whole = follow_induction(toy, steps=16, every=2)
 
     def stop(done: int, total: int, info: dict) -> None:
         if done == 6:
@@ -101,10 +101,8 @@ def test_an_induction_run_goes_on_where_it_was_interrupted(tmp_path: Path):
 
     state = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        follow_induction(toy, steps=16, every=2, n_rows=4, progress=stop, state=state)
+        follow_induction(toy, steps=16, every=2, progress=stop, state=state)
     told: list[int] = []
-    again = follow_induction(
-        toy, steps=16, every=2, n_rows=4, state=state, progress=lambda done, total, info: told.append(done)
-    )
+    again = follow_induction(toy, steps=16, every=2, state=state, progress=lambda done, total, info: told.append(done))
     assert told == [2, 4, 6, 8, 10, 12, 14, 16]
     assert all(np.array_equal(again.curves[name], whole.curves[name]) for name in CURVES)

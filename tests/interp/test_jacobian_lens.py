@@ -228,7 +228,7 @@ def test_an_interrupted_fit_gives_the_same_numbers(model, texts, lens, tmp_path)
         if done == 3:
             raise KeyboardInterrupt
 
-    how = {"model_name": "small", "source": "random", "draft": draft}
+    how = {"source": "random", "draft": draft}
     with pytest.raises(KeyboardInterrupt):
         fit_jacobian_lens(model, *texts, CONFIG, **how, progress=stop)
     rounds = []
