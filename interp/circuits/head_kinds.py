@@ -381,7 +381,7 @@ def score_heads(
 
     >>> quick = HeadScoresConfig(n_prompts=4, seeds=(0,), context_length=16, min_lag=4, max_lag=7)
     >>> score_heads(load_model("planted:induction"), quick).headline()
-    '2 heads of the model, above their nulls: 1 previous-token, 1 induction'
+    '2 heads of planted:induction, above their nulls: 1 previous-token, 1 induction'
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model, weight_hash
     from interp.models.identity import model_spec

@@ -256,8 +256,8 @@ def train_set(
 ) -> TranscoderSet:
     """Train a set to the end and return it. Raises as `training`.
 
-    `recording` holds the activations, and `spread` shares the work over processes. `progress(tokens, total, metrics)`
-    is called at every health line, with the layer among the metrics.
+    `recording` holds the activations, `plan` says what is trained on them, and `spread` shares the work over processes.
+    `progress(tokens, total, metrics)` is called at every health line, with the layer among the metrics.
     """
     for layer, metrics in training(recording, plan, folder, overwrite=overwrite, device=device, spread=spread):
         if progress:
