@@ -45,7 +45,4 @@ class TrainMonitor(MonitorConfig, Threaded, RunsModel, Analysis["Monitor"]):
         others = {path.name: read_texts(path) for path in self.other}
         model = run.model(self.model)
         with run.progress("monitor", "steps") as progress:
-            return train_monitor(
-                model, examples, settings_of(self, MonitorConfig), others=others,
-                progress=progress,
-            )  # fmt: skip
+            return train_monitor(model, examples, settings_of(self, MonitorConfig), others=others, progress=progress)
